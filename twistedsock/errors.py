@@ -1,0 +1,150 @@
+"""The exception tree, and the closed set of words for how a session ends.
+
+Knows nothing else: every other room may import this one.
+
+    TwistedsockError
+    ├── ConfigError          the settings are wrong; carries every problem found
+    ├── PluginError          a service plug-in is missing, broken or breaks the contract
+    ├── AddressError         an address string is not of the grammar (also a ValueError)
+    ├── UnitError            a duration, size or rate is malformed (also a ValueError)
+    ├── OptionError          a socket option is unknown, does not fit or was refused
+    ├── BindError            a listener could not be opened
+    ├── FrameError           a message cannot be put into a frame (also a ValueError)
+    ├── PeerProtocolError    the peer broke the framing
+    └── SessionClosed        the session ended while something waited on it
+"""
+
+from __future__ import annotations
+
+import enum
+import errno
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class CloseReason(enum.StrEnum):
+    """Why a session ended: the same word in logs, hooks and metrics."""
+
+    PEER_CLOSED = "peer_closed"
+    PEER_RESET = "peer_reset"
+    CLOSED = "closed"
+    IDLE_TIMEOUT = "idle_timeout"
+    FIRST_BYTE_TIMEOUT = "first_byte_timeout"
+    SESSION_TIMEOUT = "session_timeout"
+    WRITE_TIMEOUT = "write_timeout"
+    LIMIT = "limit"
+    REFUSED = "refused"
+    PROTOCOL_ERROR = "protocol_error"
+    SERVICE_ERROR = "service_error"
+    EVICTED = "evicted"
+    SHUTDOWN = "shutdown"
+    SHUTDOWN_ABORTED = "shutdown_aborted"
+    TRANSPORT_ERROR = "transport_error"
+
+
+class TwistedsockError(Exception):
+    """Everything that this package raises on purpose."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong with the settings: where it stands, and what would be right.
+
+    Args:
+        source: The file or flag that it came from; empty when made by a program.
+        path: The key path, such as ``services.echo.limits.idle_timeout``; may be empty.
+        message: What is wrong and what would be right, in one line.
+    """
+
+    source: str
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        return ": ".join(part for part in (self.source, self.path, self.message) if part)
+
+
+class ConfigError(TwistedsockError):
+    """The settings are wrong. ``problems`` holds all of it, not only the first."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class PluginError(TwistedsockError):
+    """A service plug-in is missing, cannot be imported or breaks the contract."""
+
+
+class AddressError(TwistedsockError, ValueError):
+    """A text is not an address of the grammar."""
+
+
+class UnitError(TwistedsockError, ValueError):
+    """A text is not a duration, size or rate."""
+
+
+class OptionError(TwistedsockError):
+    """A socket option is unknown, does not fit its socket, or the kernel refused it."""
+
+
+class BindError(TwistedsockError):
+    """A listener could not be opened; nothing of it is left behind.
+
+    Attributes:
+        address: The address as the operator wrote it.
+        errno: The system's error number, or None where a name did not resolve.
+    """
+
+    def __init__(self, address: object, reason: str, number: int | None = None) -> None:
+        self.address = str(address)
+        self.errno = number
+        super().__init__(f"{self.address}: {reason}")
+
+    @classmethod
+    def from_os_error(cls, address: object, error: OSError) -> BindError:
+        """Return the error for *address* that tells *error* with its code and its cure."""
+        number = error.errno
+        if number is None:
+            return cls(address, str(error))
+        code = errno.errorcode.get(number, str(number))
+        hint = _BIND_HINTS.get(number)
+        reason = f"{os.strerror(number)} ({code})"
+        return cls(address, f"{reason}; {hint}" if hint else reason, number)
+
+    @property
+    def is_permission(self) -> bool:
+        """True where the process lacks the right, rather than the address being unavailable."""
+        return self.errno in (errno.EACCES, errno.EPERM)
+
+
+_BIND_HINTS = {
+    errno.EADDRINUSE: "another process has it",
+    errno.EADDRNOTAVAIL: "no interface of this machine has that address",
+    errno.EACCES: "ports below 1024 need CAP_NET_BIND_SERVICE or root",
+}
+
+
+class FrameError(TwistedsockError, ValueError):
+    """A message cannot be put into a frame, such as one with a line feed into a line."""
+
+
+class PeerProtocolError(TwistedsockError):
+    """The peer broke the framing.
+
+    Attributes:
+        completed: The messages that were whole before the fault; they are still to be handled.
+    """
+
+    def __init__(self, message: str, completed: Sequence[bytes] = ()) -> None:
+        super().__init__(message)
+        self.completed = list(completed)
+
+
+class SessionClosed(TwistedsockError):
+    """The session ended while something waited on it. ``reason`` tells why."""
+
+    def __init__(self, reason: CloseReason) -> None:
+        self.reason = reason
+        super().__init__(f"the session ended: {reason}")
