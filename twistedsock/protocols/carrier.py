@@ -1,0 +1,363 @@
+"""What all listeners of one service share: limits, access, counters, deadlines, sessions.
+
+Knows the contract and the policies; never a socket, and never how a session moves its bytes.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from twistedsock.errors import CloseReason
+from twistedsock.policy.access import AccessList
+from twistedsock.policy.deadlines import DeadlineWheel, tick_for
+from twistedsock.policy.limits import AcceptRate, Limits, SourceLimit
+from twistedsock.policy.throttle import LogThrottle
+from twistedsock.protocols.awaiting import as_deferred
+from twistedsock.service import Session, SocketService
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IDelayedCall
+
+LINGER_S = 5.0  # after our half-close, how long the peer may take to end its side
+
+
+class LiveSession(Session):
+    """A session as the house sees it, beyond what its service may do with it."""
+
+    __slots__ = ()
+
+    @abc.abstractmethod
+    def expired(self, now: float) -> float | None:
+        """Act on a time-out that has struck at *now*; return the next deadline, or None."""
+
+    @abc.abstractmethod
+    def finish_when_handled(self, reason: CloseReason) -> None:
+        """End the session for *reason* once what was accepted before is handled."""
+
+    @abc.abstractmethod
+    def cut_off(self) -> None:
+        """End the session at once, and cancel what its service awaits: the daemon stops now."""
+
+
+class Gate(Protocol):
+    """A listener that can be told to let newcomers wait in the kernel's queue."""
+
+    def pauseAccepting(self) -> None:
+        """Stop accepting."""
+
+    def resumeAccepting(self) -> None:
+        """Accept again."""
+
+
+class Carrier:
+    """Runs one service object for all its listeners.
+
+    Args:
+        service: The service.
+        limits: What its peers may use.
+        access: Who may come.
+        reactor: Runs the timers; the service's own by default.
+
+    Attributes:
+        now: The reactor's time at the last tick, in seconds: cheap, and never more than one
+            tick old while anything is timed.
+        counters: Totals by word: accepted, ended, every refusal and every drop.
+        gates: Listeners to pause while the service is full.
+    """
+
+    def __init__(
+        self,
+        service: SocketService,
+        *,
+        limits: Limits | None = None,
+        access: AccessList | None = None,
+        reactor: Any = None,
+    ) -> None:
+        self.service = service
+        self.limits = limits if limits is not None else Limits()
+        self.access = access if access is not None else AccessList()
+        self.counters: Counter[str] = Counter()
+        self.gates: list[Gate] = []
+        self.connections = 0
+        self.log = Logger(namespace="twistedsock")
+        self._reactor = reactor
+        self._sources = SourceLimit(
+            self.limits.max_connections_per_source, limit_loopback=self.limits.limit_loopback
+        )
+        self._rate = AcceptRate(self.limits.accept_rate)
+        self._throttle = LogThrottle()
+        first_byte = self.limits.first_byte_timeout if service.client_speaks_first else None
+        self.first_byte_timeout = first_byte
+        self._wheel: DeadlineWheel[LiveSession] = DeadlineWheel(
+            tick_for(
+                first_byte,
+                self.limits.idle_timeout,
+                self.limits.session_timeout,
+                self.limits.write_timeout,
+                LINGER_S,
+            )
+        )
+        self._timer: IDelayedCall | None = None
+        self._numbers = 0
+        self._listening = 0
+        self._gates_open = True
+        self._state: Literal["new", "starting", "ready", "failed"] = "new"
+        self._starting: list[Deferred[None]] = []
+        self._start_failure: Failure | None = None
+        self._empty_waiters: list[Deferred[None]] = []
+        self.accepting = True
+        self.now = 0.0
+
+    @property
+    def reactor(self) -> Any:
+        """The reactor that runs the timers."""
+        return self._reactor if self._reactor is not None else self.service.reactor
+
+    # -- the service's life --
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether ``start`` is done, so that sessions may be handed to the service."""
+        return self._state == "ready"
+
+    def start(self) -> Deferred[None]:
+        """Call the service's ``start`` once; each call fires when that is done."""
+        if self._state == "ready":
+            return succeed(None)
+        if self._state == "failed":
+            return fail(self._start_failure)
+        waiter: Deferred[None] = Deferred()
+        self._starting.append(waiter)
+        if self._state == "new":
+            self._state = "starting"
+            as_deferred(self.service.start).addCallbacks(self._start_done, self._start_failed)
+        return waiter
+
+    def _start_done(self, _: object) -> None:
+        self._state = "ready"
+        waiting, self._starting = self._starting, []
+        for waiter in waiting:
+            waiter.callback(None)
+
+    def _start_failed(self, failure: Failure) -> None:
+        self._state, self._start_failure = "failed", failure
+        waiting, self._starting = self._starting, []
+        for waiter in waiting:
+            waiter.errback(failure)
+
+    def stop(self) -> Deferred[None]:
+        """Call the service's ``stop`` if it was started; the caller has ended every session."""
+        self._cancel_timer()
+        was_started, self._state = self._state == "ready", "new"
+        return as_deferred(self.service.stop) if was_started else succeed(None)
+
+    def listener_started(self) -> None:
+        """Count a listener; the first one starts the service where nobody has yet."""
+        self._listening += 1
+        if self._state == "new":
+            self.start().addErrback(self.log_failure)
+
+    def listener_stopped(self) -> None:
+        """Count a listener out; after the last one no timer outlives the sessions."""
+        self._listening -= 1
+        self._rest()
+
+    # -- coming and going --
+
+    def next_number(self) -> int:
+        """Return a number that no other session of this service has."""
+        self._numbers += 1
+        return self._numbers
+
+    def admit(self, host: str, *, counted: bool = True) -> CloseReason | None:
+        """Return why a newcomer from *host* is turned away, or None and take its place.
+
+        Args:
+            host: The peer's numeric address; empty for peers that have none.
+            counted: Whether the limits on sessions at once apply; datagram tables make room
+                by eviction instead.
+        """
+        if not self.accepting:
+            return CloseReason.SHUTDOWN
+        if host and not self.access.allows(host):
+            self.note("refused", host)
+            return CloseReason.REFUSED
+        if counted and self.connections >= self.limits.max_connections:
+            self.note("limit_connections", host)
+            return CloseReason.LIMIT
+        if counted and host and self._sources.is_full(host):
+            self.note("limit_per_source", host)
+            return CloseReason.LIMIT
+        if self.limits.accept_rate is not None and host:
+            now = self.reactor.seconds()
+            if not self._rate.take(host, now):
+                self.note("limit_rate", host)
+                return CloseReason.LIMIT
+        self.counters["accepted"] += 1
+        if counted:
+            self._sources.opened(host)
+            self.connections += 1
+            if self.connections >= self.limits.max_connections:
+                self._set_gates(False)
+        return None
+
+    def left(self, host: str) -> None:
+        """Give back the place that ``admit`` took."""
+        self._sources.closed(host)
+        self.connections -= 1
+        if not self._gates_open:
+            self._set_gates(True)
+
+    def _set_gates(self, is_open: bool) -> None:
+        self._gates_open = is_open
+        for gate in self.gates:
+            if is_open:
+                gate.resumeAccepting()
+            else:
+                gate.pauseAccepting()
+
+    def end(self, session: Session, reason: CloseReason) -> None:
+        """Count, log and tell the service that *session* is over, in that order."""
+        self.counters["ended"] += 1
+        five = session.five_tuple
+        self.log.info(
+            "session ended: {service} {protocol} {peer} {reason}"
+            " in={bytes_in} out={bytes_out} after {duration_s:.3f}s",
+            event="session_ended",
+            service=self.service.name,
+            protocol=five.protocol,
+            transport=session.transport,
+            session=session.id,
+            peer=session.peer,
+            local=session.local,
+            bytes_in=session.bytes_in,
+            bytes_out=session.bytes_out,
+            messages_in=session.messages_in,
+            messages_out=session.messages_out,
+            duration_s=self.reactor.seconds() - session.opened_at,
+            reason=str(reason),
+        )
+        self.service.sessions.discard(session)
+        self.call(self.service.closed, session, reason)
+        if not self.service.sessions:
+            waiting, self._empty_waiters = self._empty_waiters, []
+            for waiter in waiting:
+                waiter.callback(None)
+        self._rest()
+
+    def shut_down(self) -> None:
+        """End every session once what it accepted is handled."""
+        for session in self._live():
+            session.finish_when_handled(CloseReason.SHUTDOWN)
+
+    def cut_off(self) -> int:
+        """End every session at once; return how many there were."""
+        live = self._live()
+        for session in live:
+            session.cut_off()
+        return len(live)
+
+    def _live(self) -> list[LiveSession]:
+        # The service's set is typed for plug-ins; only live sessions are ever put into it.
+        return cast(list[LiveSession], list(self.service.sessions))
+
+    def when_empty(self) -> Deferred[None]:
+        """Fire once no session is open."""
+        if not self.service.sessions:
+            return succeed(None)
+        waiter: Deferred[None] = Deferred(self._empty_waiters.remove)
+        self._empty_waiters.append(waiter)
+        return waiter
+
+    def call(self, hook: Callable[..., Any], *args: object) -> None:
+        """Call a hook whose failure can end nothing any more; log it."""
+        as_deferred(hook, *args).addErrback(self.log_failure)
+
+    def log_failure(self, failure: Failure) -> None:
+        """Log what a plug-in raised, with its traceback."""
+        self.log.failure(
+            "{service}: the service raised",
+            failure,
+            event="service_error",
+            service=self.service.name,
+        )
+
+    def note(self, word: str, peer: str = "") -> None:
+        """Count *word*; log it at most once a second, with the number suppressed."""
+        self.counters[word] += 1
+        suppressed = self._throttle.admit(word, self.reactor.seconds())
+        if suppressed is not None:
+            self._log_note(word, peer, suppressed)
+            self._wake()
+
+    def _log_note(self, word: str, peer: str, suppressed: int) -> None:
+        self.log.warn(
+            "{service}: {event} {peer} ({total} in all, {suppressed} not logged)",
+            event=word,
+            service=self.service.name,
+            peer=peer,
+            total=self.counters[word],
+            suppressed=suppressed,
+        )
+
+    # -- deadlines --
+
+    def time(self, session: LiveSession, when: float | None) -> None:
+        """Call the session's ``expired`` at *when*; None for never."""
+        if when is None:
+            self._wheel.discard(session)
+        else:
+            self._wheel.put(session, when)
+            self._wake()
+
+    def untime(self, session: LiveSession) -> None:
+        """Forget the session's deadline."""
+        self._wheel.discard(session)
+
+    def _wake(self) -> None:
+        if self._timer is None:
+            self.now = self.reactor.seconds()
+            self._timer = self.reactor.callLater(self._wheel.tick_s, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        now = self.now = self.reactor.seconds()
+        for session in self._wheel.expire(now):
+            try:
+                self.time(session, session.expired(now))
+            except Exception:  # one session's fault must not stop the others' deadlines
+                self.log.failure("the deadline of {session} failed", session=session)
+        for word, suppressed in self._throttle.overdue(now):
+            self._log_note(word, "", suppressed)
+        if len(self._wheel) or len(self._throttle):
+            self._wake()
+
+    def _rest(self) -> None:
+        if not self._listening and not self.service.sessions and not len(self._wheel):
+            self._cancel_timer()
+
+    def _cancel_timer(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+
+
+def as_carrier(
+    service: SocketService | Carrier,
+    limits: Limits | None,
+    access: AccessList | None,
+    reactor: Any,
+) -> Carrier:
+    """Return *service* if it is a carrier, or a new carrier for it."""
+    if isinstance(service, Carrier):
+        if limits is not None or access is not None:
+            raise TypeError("a carrier has its own limits and access list")
+        return service
+    return Carrier(service, limits=limits, access=access, reactor=reactor)

@@ -1,0 +1,283 @@
+"""Datagrams: the Twisted DatagramProtocol that carries a service.
+
+It serves under our transports, which tell where each datagram was sent to, and under stock ones
+(``reactor.listenUDP(8888, ServiceDatagramProtocol(EchoReply()))``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from twisted.internet.error import MessageLengthError
+from twisted.internet.protocol import DatagramProtocol
+
+from twistedsock.addresses import FiveTuple, is_loopback, unmap
+from twistedsock.errors import CloseReason, PluginError
+from twistedsock.policy.access import AccessList
+from twistedsock.policy.guard import (
+    AMPLIFICATION,
+    DatagramGuard,
+    Drop,
+    ServedPorts,
+    headers_bytes,
+    is_unicast,
+)
+from twistedsock.policy.limits import Limits, source_key
+from twistedsock.policy.peers import PeerTable
+from twistedsock.protocols.carrier import Carrier, as_carrier
+from twistedsock.protocols.delivery import INBOX_BYTES, ServedSession
+from twistedsock.protocols.own_address import is_own_address
+from twistedsock.protocols.twisted_names import host_and_port, scheme_of
+from twistedsock.service import NO_METADATA, Metadata, SocketService
+
+MAX_DATAGRAM_BYTES = 65_535  # above any UDP payload, so that nothing is cut
+Peer = tuple[str, int]  # numeric host and port; longer with the scope of a link-local peer
+
+SERVED_PORTS = ServedPorts()  # of this process, whichever reactor call opened them
+
+
+class DatagramSession(ServedSession):
+    """A datagram peer that is remembered for a while. Services see it as a Session."""
+
+    __slots__ = ("_addr", "_credit", "_headers", "_key", "_protocol", "_reply_from", "_source")
+
+    transport = "datagram"
+
+    def __init__(
+        self,
+        protocol: ServiceDatagramProtocol,
+        five_tuple: FiveTuple,
+        addr: Peer,
+        key: object,
+        reply_from: str | None,
+    ) -> None:
+        super().__init__(protocol.carrier, five_tuple)
+        self._protocol = protocol
+        self._addr = addr
+        self._key = key
+        self._reply_from = reply_from
+        self._source = source_key(five_tuple.peer_host)
+        self._headers = headers_bytes(five_tuple.peer_host)
+        self._credit: int | None = 0  # bytes, headers counted, that may be sent; None: proven
+
+    @property
+    def budget(self) -> int | None:
+        """The largest message, in bytes, that may be sent now; None once the peer is proven."""
+        return None if self._credit is None else max(0, self._credit - self._headers)
+
+    def prove(self) -> None:
+        """Lift the budget: the protocol knows that the peer is really there."""
+        self._credit = None
+        self._protocol.peers.prove(self._key)
+
+    def send(self, message: bytes) -> bool:
+        """Send *message* as one datagram; False, counted, where it is dropped."""
+        carrier = self._carrier
+        if self._closing or self._lost:
+            self.dropped += 1
+            return False
+        size = len(message)
+        if self._credit is not None:
+            if size + self._headers > self._credit:
+                self.dropped += 1
+                carrier.note("over_budget", self.peer)
+                return False
+            self._credit -= size + self._headers
+        if not self._protocol.transmit(message, self._addr, self._reply_from):
+            self.dropped += 1
+            return False
+        self.bytes_out += size
+        self.messages_out += 1
+        self.last_active = carrier.now
+        return True
+
+    def abort(self) -> None:
+        """Forget the peer."""
+        self.close()
+
+    def _finish(self, reason: CloseReason) -> None:
+        if self._closing or self._lost:
+            return
+        self._stop_delivery(reason)
+        self._protocol.peers.remove(self._key, self._source)
+        # closed() is never called from inside a call on the session.
+        self._carrier.reactor.callLater(0, self._transport_lost, reason)
+
+    def _keep(self, messages: Sequence[bytes], metadata: Metadata) -> None:
+        if self._inbox_bytes > INBOX_BYTES and not self._closing:
+            self.dropped += len(messages)
+            self._carrier.note("inbox_full", self.peer)
+            return
+        super()._keep(messages, metadata)
+
+    def heard(self, message: bytes, metadata: Metadata) -> None:
+        """Count a datagram of this peer and hand it over."""
+        size = len(message)
+        self.bytes_in += size
+        if self._credit is not None:
+            self._credit += AMPLIFICATION * (size + self._headers)
+        self.last_active = self._carrier.now
+        self._take((message,), metadata)
+
+    def deadline(self) -> float | None:
+        """Return when the next of this session's time-outs would strike, or None."""
+        limits = self._carrier.limits
+        times = []
+        if limits.idle_timeout is not None:
+            times.append(self.last_active + limits.idle_timeout)
+        if limits.session_timeout is not None:
+            times.append(self.opened_at + limits.session_timeout)
+        return min(times, default=None)
+
+    def expired(self, now: float) -> float | None:
+        """Act on the time-out that has struck at *now*; return the next deadline."""
+        deadline = self.deadline()
+        if self._closing or deadline is None:
+            return None
+        if deadline > now:
+            return deadline
+        limit = self._carrier.limits.session_timeout
+        if limit is not None and now >= self.opened_at + limit:
+            self._finish(CloseReason.SESSION_TIMEOUT)
+        elif self._is_working:
+            self.last_active = now
+            return self.deadline()
+        else:
+            self._finish(CloseReason.IDLE_TIMEOUT)
+        return None
+
+
+class ServiceDatagramProtocol(DatagramProtocol):
+    """Serves a service on one datagram listener.
+
+    Args:
+        service: The service, or the carrier that its other listeners already share.
+        limits, access: What peers may use, and who may come; the defaults of Limits and
+            everyone. Not with a carrier, which has its own.
+        any_source_port: True lifts the guard's rules on source ports; also lifted by the
+            service's ``symmetric``.
+        reactor: Runs the timers; the service's by default.
+
+    Raises:
+        PluginError: The service breaks the contract or cannot serve datagrams.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        service: SocketService | Carrier,
+        *,
+        limits: Limits | None = None,
+        access: AccessList | None = None,
+        any_source_port: bool = False,
+        reactor: Any = None,
+    ) -> None:
+        self.carrier = as_carrier(service, limits, access, reactor)
+        served = self.carrier.service
+        if "datagram" not in served.served_kinds():
+            raise PluginError(f"{type(served).__name__} does not serve datagrams")
+        self._any_source_port = any_source_port or served.symmetric
+        limits = self.carrier.limits
+        self._max_message = limits.max_message or MAX_DATAGRAM_BYTES
+        self.peers: PeerTable[object, DatagramSession] = PeerTable(
+            limits.max_connections, limits.max_connections_per_source
+        )
+
+    def startProtocol(self) -> None:
+        """The listener is open."""
+        transport: Any = self.transport
+        transport.maxPacketSize = MAX_DATAGRAM_BYTES  # stock ports cut at 8192
+        host = transport.getHost()
+        self._scheme = scheme_of(host)
+        self._host, self._port = host_and_port(host)
+        self._write = transport.write
+        self._write_from = getattr(transport, "writeFrom", None)  # ours can choose the source
+        self._guard = DatagramGuard(
+            self._port,
+            any_source_port=self._any_source_port,
+            served=SERVED_PORTS,
+            is_own_address=is_own_address,
+        )
+        SERVED_PORTS.add(self._port)
+        self.carrier.listener_started()
+
+    def stopProtocol(self) -> None:
+        """The listener is closed: its sessions end."""
+        SERVED_PORTS.remove(self._port)
+        for session in self.peers:
+            session._finish(CloseReason.SHUTDOWN)
+        self.carrier.listener_stopped()
+
+    def datagramReceived(self, datagram: bytes, addr: Peer) -> None:
+        """Serve a datagram of which only the sender is known."""
+        self.packetReceived(datagram, addr, NO_METADATA)
+
+    def packetReceived(self, data: bytes, addr: Peer, metadata: Metadata) -> None:
+        """Serve a datagram with what the kernel told of it.
+
+        Args:
+            data: The payload.
+            addr: The sender's numeric host and port.
+            metadata: Its destination is what is answered from, where it is known.
+        """
+        if len(data) > self._max_message:
+            self.carrier.note("too_long", addr[0])
+            return
+        destination = metadata.destination
+        key = addr if destination is None else (addr, destination)
+        session = self.peers.use(key)
+        if session is None:
+            session = self._open(key, addr, metadata)
+            if session is None:
+                return
+        session.heard(data, metadata)
+
+    def _open(self, key: object, addr: Peer, metadata: Metadata) -> DatagramSession | None:
+        """Return a new session, or None where the guard or a limit says no."""
+        host, port = unmap(addr[0]), addr[1]
+        destination = metadata.destination
+        verdict = self._guard.judge(host, port)
+        if verdict is None and metadata.broadcast:
+            verdict = Drop.BROADCAST
+        elif verdict is None and destination is not None and not is_unicast(destination):
+            verdict = Drop.MULTICAST
+        carrier = self.carrier
+        if verdict is not None:
+            carrier.note(verdict, host)
+            return None
+        if carrier.admit(host, counted=False) is not None:
+            return None
+        source = source_key(host)
+        shared = carrier.limits.limit_loopback or not is_loopback(host)
+        for victim in self.peers.victims(source, shared=shared):
+            carrier.note("evicted", victim.peer)
+            victim._finish(CloseReason.EVICTED)
+        local = destination if destination is not None else self._host
+        five_tuple = FiveTuple(self._scheme, local, self._port, host, port)
+        session = DatagramSession(self, five_tuple, addr, key, destination)
+        self.peers.add(key, session, source)
+        carrier.time(session, session.deadline())
+        session._begin()
+        return session if not session._closing else None
+
+    def transmit(self, message: bytes, addr: Peer, source: str | None) -> bool:
+        """Send *message* to *addr* from *source*; False, counted, where the kernel refuses."""
+        try:
+            if source is None or self._write_from is None:
+                self._write(message, addr)
+            else:
+                self._write_from(message, addr, source)
+        except MessageLengthError:
+            self.carrier.note("send_too_long", addr[0])
+            return False
+        except OSError:
+            # A full buffer, no route, a firewall: datagrams may be lost, and the peer asks again.
+            self.carrier.note("send_failed", addr[0])
+            return False
+        return True
+
+    def connectionRefused(self) -> None:
+        """Count that a connected peer's host has nobody on that port."""
+        self.carrier.note("refused_by_peer")

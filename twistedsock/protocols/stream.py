@@ -1,0 +1,174 @@
+"""Streams: the Twisted Protocol and Factory that carry a service.
+
+They serve under any transport that Twisted knows: ours, which can make newcomers wait and tell
+more, and stock ones (``reactor.listenTCP(8888, ServiceFactory(EchoReply()))``).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.interfaces import (
+    IAddress,
+    IHalfCloseableProtocol,
+    IPushProducer,
+)
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from twistedsock.addresses import unmap
+from twistedsock.errors import PeerProtocolError, PluginError
+from twistedsock.policy.access import AccessList
+from twistedsock.policy.limits import Limits
+from twistedsock.protocols.carrier import Carrier, as_carrier
+from twistedsock.protocols.foreign import ForeignConnection
+from twistedsock.protocols.stream_session import StreamSession
+from twistedsock.protocols.twisted_names import close_reason, five_tuple_of
+from twistedsock.service import NO_METADATA, SocketService
+from twistedsock.wire.framing import MAX_MESSAGE_BYTES, Framer, make_framer
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IProtocol
+
+
+def _ignore(data: bytes) -> list[bytes]:
+    """Stand in for the framer of a stream that is broken."""
+    return []
+
+
+@implementer(IHalfCloseableProtocol, IPushProducer)
+class ServiceProtocol(Protocol):
+    """Carries one connection: bytes in, messages to the service, frames out."""
+
+    def __init__(self, carrier: Carrier, host: str, framer: Framer) -> None:
+        self._carrier = carrier
+        self._host = host  # as admitted: its place is given back under this key
+        self._framer = framer
+        self._feed = framer.feed
+        self.session: StreamSession | None = None
+
+    def connectionMade(self) -> None:
+        """Open the session."""
+        transport: Any = self.transport
+        if hasattr(transport, "setHighWater"):  # ours; stock transports have their own mark
+            transport.setHighWater(self._carrier.limits.write_high_water)
+        session = StreamSession(self._carrier, five_tuple_of(transport), transport, self._framer)
+        self.session = session
+        transport.registerProducer(self, True)
+        self._carrier.time(session, session.deadline())
+        session._begin()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Cut *data* into messages and hand them to the session."""
+        session = self.session
+        assert session is not None
+        session.bytes_in += len(data)
+        if session._closing:
+            return  # lingering: read only so that the peer is not reset
+        session.last_active = self._carrier.now
+        try:
+            messages = self._feed(data)
+        except PeerProtocolError as error:
+            self._feed = _ignore
+            session.violated(error, data)
+            return
+        if messages:
+            session._take(messages, NO_METADATA)
+
+    def readConnectionLost(self) -> None:
+        """The peer has finished sending."""
+        if self.session is not None:
+            self.session.peer_ended(self._framer)
+
+    def writeConnectionLost(self) -> None:
+        """Our half is closed."""
+        if self.session is not None:
+            self.session.write_ended()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """End the session, for the reason that it has or the one that the transport tells."""
+        self._carrier.left(self._host)
+        session, self.session = self.session, None
+        if session is not None:
+            session.lost(close_reason(reason))
+
+    def pauseProducing(self) -> None:
+        """The transport holds more than the high-water mark."""
+        if self.session is not None:
+            self.session.congest()
+
+    def resumeProducing(self) -> None:
+        """The transport has sent everything."""
+        if self.session is not None:
+            self.session.decongest()
+
+    def stopProducing(self) -> None:
+        """The transport is gone; ``connectionLost`` follows."""
+
+
+class ServiceFactory(Factory):
+    """Serves a service on any number of stream listeners.
+
+    Args:
+        service: The service, or the carrier that its other listeners already share.
+        framing: How messages are cut from the stream: a key of ``wire.framing.FRAMINGS``.
+        limits, access: What peers may use, and who may come; the defaults of Limits and
+            everyone. Not with a carrier, which has its own.
+        reactor: Runs the timers; the service's by default.
+
+    Raises:
+        PluginError: The service breaks the contract or cannot serve streams.
+        ValueError: No framing has that name.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        service: SocketService | Carrier,
+        *,
+        framing: str = "chunk",
+        limits: Limits | None = None,
+        access: AccessList | None = None,
+        reactor: Any = None,
+    ) -> None:
+        self.carrier = as_carrier(service, limits, access, reactor)
+        served = self.carrier.service
+        if "stream" not in served.served_kinds():
+            raise PluginError(f"{type(served).__name__} does not serve streams")
+        self._framing = framing
+        self._max_message = self.carrier.limits.max_message or MAX_MESSAGE_BYTES
+        make_framer(framing, self._max_message)  # a wrong name fails here, not at a client
+        foreign = served.stream_factory() if served.overrides("stream_factory") else None
+        self._foreign: Any = foreign  # its doStart and doStop are no part of IProtocolFactory
+
+    def startFactory(self) -> None:
+        """The first listener opens."""
+        self.carrier.listener_started()
+        if self._foreign is not None:
+            self._foreign.doStart()
+
+    def stopFactory(self) -> None:
+        """The last listener has closed."""
+        if self._foreign is not None:
+            self._foreign.doStop()
+        self.carrier.listener_stopped()
+
+    def buildProtocol(self, addr: IAddress | None) -> IProtocol | None:  # type: ignore[override]
+        """Return the protocol for a newcomer; None turns it away, and its connection is closed."""
+        host = unmap(getattr(addr, "host", "") or "")
+        if self.carrier.admit(host) is not None:
+            return None
+        if self._foreign is None:
+            framer = make_framer(self._framing, self._max_message)
+            return ServiceProtocol(self.carrier, host, framer)
+        inner = None
+        try:
+            inner = self._foreign.buildProtocol(addr)
+        except Exception:  # a plug-in is called: this newcomer alone is turned away
+            self.carrier.log_failure(Failure())
+        if inner is None:
+            self.carrier.left(host)
+            return None
+        return ForeignConnection(self.carrier, host, inner)

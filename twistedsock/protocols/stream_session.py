@@ -1,0 +1,218 @@
+"""The session of a connection: sending, closing in good order, deadlines.
+
+Knows any stream transport that has Twisted's producers, half-close and abort.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.interfaces import ISSLTransport
+
+from twistedsock.addresses import FiveTuple
+from twistedsock.errors import CloseReason, PeerProtocolError
+from twistedsock.protocols.carrier import LINGER_S, Carrier
+from twistedsock.protocols.delivery import ServedSession
+from twistedsock.service import NO_METADATA
+from twistedsock.units import quote_bytes
+from twistedsock.wire.framing import Framer
+
+OVERRUN = 8  # a service that sends on and on while congested may hold this many high waters
+
+
+class StreamSession(ServedSession):
+    """A connection. Made by ServiceProtocol; services see it as a Session."""
+
+    __slots__ = (
+        "_congested_at",
+        "_encode",
+        "_overrun",
+        "_reading",
+        "_transport",
+        "_write",
+        "_write_ended",
+    )
+
+    transport = "stream"
+
+    def __init__(
+        self, carrier: Carrier, five_tuple: FiveTuple, transport: Any, framer: Framer
+    ) -> None:
+        # Any: Twisted's stream transports share no one interface that has all of half-close,
+        # abort, producers and addresses.
+        super().__init__(carrier, five_tuple)
+        self._transport = transport
+        self._write = transport.write
+        self._encode = framer.encode
+        self._reading = True
+        self._write_ended = False
+        self._overrun = 0
+        self._congested_at = 0.0
+
+    @property
+    def budget(self) -> int | None:
+        """None: a connected peer has proved itself by its handshake."""
+        return None
+
+    def prove(self) -> None:
+        """Do nothing: a connected peer has proved itself by its handshake."""
+
+    def send(self, message: bytes) -> bool:
+        """Send *message* in the session's framing; False, counted, after the end."""
+        if self._closing or self._lost:
+            self.dropped += 1
+            return False
+        frame = self._encode(message)
+        self._write(frame)
+        self.bytes_out += len(frame)
+        self.messages_out += 1
+        carrier = self._carrier
+        self.last_active = carrier.now
+        if self._congested:
+            self._overrun += len(frame)
+            if self._overrun > OVERRUN * carrier.limits.write_high_water:
+                carrier.note("overrun", self.peer)
+                self._abort(CloseReason.LIMIT)
+        return True
+
+    def abort(self) -> None:
+        """End the session at once; what is unsent is lost."""
+        self._abort(CloseReason.CLOSED)
+
+    def _abort(self, reason: CloseReason) -> None:
+        if not self._lost:
+            self._stop_delivery(reason)
+            self._transport.abortConnection()
+
+    def _finish(self, reason: CloseReason) -> None:
+        if self._closing or self._lost:
+            return
+        self._stop_delivery(reason)
+        transport = self._transport
+        transport.unregisterProducer()
+        # TLS ends both ways at once, and so does a peer that has finished already. Otherwise
+        # only our side ends: closing while the peer still sends would answer it with a reset,
+        # which may overtake and destroy what we sent last (RFC 1122 section 4.2.2.13).
+        if self._peer_ended or ISSLTransport.providedBy(transport):
+            transport.loseConnection()
+        else:
+            self._read(True)
+            transport.loseWriteConnection()
+        if not self._lost:
+            now = self._carrier.reactor.seconds()
+            self._carrier.time(self, now + self._carrier.limits.write_timeout)
+
+    def _adjust_reading(self) -> None:
+        self._read(self._wants_input or self._closing)
+
+    def _read(self, reading: bool) -> None:
+        if reading != self._reading and not self._lost and not self._peer_ended:
+            self._reading = reading
+            if reading:
+                self._transport.resumeProducing()
+            else:
+                self._transport.pauseProducing()
+
+    # -- deadlines --
+
+    def deadline(self) -> float | None:
+        """Return when the next of this session's time-outs would strike, or None."""
+        limits, carrier = self._carrier.limits, self._carrier
+        times = []
+        if limits.idle_timeout is not None:
+            times.append(self.last_active + limits.idle_timeout)
+        if limits.session_timeout is not None:
+            times.append(self.opened_at + limits.session_timeout)
+        if carrier.first_byte_timeout is not None and not self.bytes_in:
+            times.append(self.opened_at + carrier.first_byte_timeout)
+        if self._congested:
+            times.append(self._congested_at + limits.write_timeout)
+        return min(times, default=None)
+
+    def expired(self, now: float) -> float | None:
+        """Act on the time-out that has struck at *now*; return the next deadline."""
+        if self._lost:
+            return None
+        if self._closing:  # it had its time to flush, or to end its side
+            if not self._write_ended and self.reason in (
+                CloseReason.CLOSED,
+                CloseReason.PEER_CLOSED,
+            ):
+                self.reason = CloseReason.WRITE_TIMEOUT
+            self._transport.abortConnection()
+            return None
+        deadline = self.deadline()
+        if deadline is None or deadline > now:
+            return deadline
+        limits, carrier = self._carrier.limits, self._carrier
+        if self._congested and now >= self._congested_at + limits.write_timeout:
+            self._abort(CloseReason.WRITE_TIMEOUT)
+            return None
+        if limits.session_timeout is not None and now >= self.opened_at + limits.session_timeout:
+            self._finish(CloseReason.SESSION_TIMEOUT)
+        elif (
+            carrier.first_byte_timeout is not None
+            and not self.bytes_in
+            and now >= self.opened_at + carrier.first_byte_timeout
+        ):
+            self._finish(CloseReason.FIRST_BYTE_TIMEOUT)
+        elif self._is_working:
+            self.last_active = now
+            return self.deadline()
+        else:
+            self._finish(CloseReason.IDLE_TIMEOUT)
+        return None if self._lost else now + limits.write_timeout
+
+    # -- called by the protocol --
+
+    def congest(self) -> None:
+        """More than the high-water mark waits to be sent."""
+        self._congested_at = self._carrier.reactor.seconds()
+        self._overrun = 0
+        self._set_congested(True)
+        self._carrier.time(self, self.deadline())
+
+    def decongest(self) -> None:
+        """Everything has been sent."""
+        if self._congested:
+            self._set_congested(False)
+
+    def peer_ended(self, framer: Framer) -> None:
+        """The peer has finished sending."""
+        if self._closing:
+            self._peer_ended = True
+            self._transport.loseConnection()
+            return
+        try:
+            self._take(framer.end(), NO_METADATA)
+        except PeerProtocolError as error:
+            self.violated(error)
+            return
+        self._input_over()
+
+    def violated(self, error: PeerProtocolError, data: bytes = b"") -> None:
+        """The peer broke the framing: what was whole before is handled, then the session ends."""
+        if error.completed:
+            self._take(error.completed, NO_METADATA)
+        self._carrier.log.debug(
+            "{service}: {peer} broke the framing: {error}; read {data}",
+            service=self._carrier.service.name,
+            peer=self.peer,
+            error=str(error),
+            data=quote_bytes(data),
+        )
+        self.finish_when_handled(CloseReason.PROTOCOL_ERROR)
+
+    def write_ended(self) -> None:
+        """Our half is flushed and closed; the peer has a while to close its own."""
+        self._write_ended = True
+        self._carrier.time(self, self._carrier.reactor.seconds() + LINGER_S)
+
+    def lost(self, reason: CloseReason) -> None:
+        """The connection is gone."""
+        self._transport_lost(reason)
+        self._write = _write_nowhere
+
+
+def _write_nowhere(data: bytes) -> None:
+    """Stand in for the transport of a lost connection, so that it can be freed."""

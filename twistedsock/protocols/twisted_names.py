@@ -1,0 +1,39 @@
+"""Twisted's words for addresses and endings, in ours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.error import ConnectionAborted, ConnectionDone
+from twisted.python.failure import Failure
+
+from twistedsock.addresses import FiveTuple, unmap
+from twistedsock.errors import CloseReason
+
+
+def five_tuple_of(transport: Any) -> FiveTuple:
+    """Return the five-tuple of a connected *transport*."""
+    local, peer = transport.getHost(), transport.getPeer()
+    return FiveTuple(scheme_of(local), *host_and_port(local), *host_and_port(peer))
+
+
+def scheme_of(address: Any) -> str:
+    """Return ``tcp``, ``udp`` or ``unix`` for a Twisted address."""
+    return getattr(address, "type", "unix").lower()
+
+
+def host_and_port(address: Any) -> tuple[str, int]:
+    """Return host and port of a Twisted address; for a UNIX one its path and 0."""
+    if hasattr(address, "host"):
+        return unmap(address.host), address.port
+    name = getattr(address, "name", None) or b""
+    return name.decode("utf-8", "backslashreplace"), 0
+
+
+def close_reason(failure: Failure) -> CloseReason:
+    """Return the word for what a transport gave as its reason."""
+    if failure.check(ConnectionDone):
+        return CloseReason.PEER_CLOSED
+    if failure.check(ConnectionAborted):
+        return CloseReason.CLOSED
+    return getattr(failure.value, "close_reason", CloseReason.PEER_RESET)
