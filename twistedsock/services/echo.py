@@ -1,0 +1,13 @@
+"""echo: what was sent comes back (RFC 862)."""
+
+from __future__ import annotations
+
+from twistedsock.service import Session, SocketService
+
+
+class Echo(SocketService):
+    """Sends every message back as it came (RFC 862)."""
+
+    def received(self, session: Session, message: bytes) -> None:
+        """Send *message* back."""
+        session.send(message)
