@@ -1,0 +1,193 @@
+"""Datagram listeners.
+
+A Twisted UDP port, with what the stock one lacks: whole datagrams, the address each was sent to,
+answers from that address, bounded batches, and errors that end nothing.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import socket
+import struct
+from functools import lru_cache
+from typing import Any
+
+from twisted.internet import error, udp
+from twisted.internet.interfaces import IAddress
+from twisted.logger import Logger
+
+from twistedsock.addresses import unmap
+from twistedsock.service import NO_METADATA, Metadata
+from twistedsock.transports.stream import inet_address
+
+DATAGRAMS_A_TURN = 64  # so that a flood does not starve the other descriptors
+MAX_DATAGRAM_BYTES = 65_535  # above any UDP payload, so that nothing is cut
+
+IP_PKTINFO = 8  # Python has the constants from 3.12 and 3.13 on
+IPV6_RECVPKTINFO, IPV6_PKTINFO = 49, 50
+_IN_PKTINFO = struct.Struct("@i4s4s")  # ipi_ifindex, ipi_spec_dst, ipi_addr (ip(7))
+_IN6_PKTINFO = struct.Struct("@16sI")  # ipi6_addr, ipi6_ifindex (RFC 3542 section 6.1)
+_ANCILLARY_BYTES = socket.CMSG_SPACE(_IN_PKTINFO.size) + socket.CMSG_SPACE(_IN6_PKTINFO.size)
+
+
+class DatagramPort(udp.Port):
+    """A listener on a socket that is bound already; owns and closes it.
+
+    The protocol gets ``packetReceived(data, addr, metadata)`` where it has that, else
+    ``datagramReceived(data, addr)``. IPv4 peers of a dual-stack socket appear as plain IPv4.
+
+    Args:
+        sock: The bound socket, non-blocking.
+        protocol: Any Twisted DatagramProtocol.
+        reactor: Reads.
+    """
+
+    def __init__(self, sock: socket.socket, protocol: Any, reactor: Any) -> None:
+        host = sock.getsockname()[0]
+        super().__init__(None, protocol, host, MAX_DATAGRAM_BYTES, reactor)
+        self._preexistingSocket: Any = sock
+        self._deliver: Any = self._deliver_plain
+        self._log = Logger(namespace="twistedsock")
+        self._is_v6 = sock.family == socket.AF_INET6
+        # Only a wildcard socket hears datagrams to several addresses, or to none of ours.
+        self._tells_destination = host in ("::", "0.0.0.0") and hasattr(sock, "recvmsg")
+
+    def startListening(self) -> None:
+        """Connect the protocol and begin to read."""
+        sock, self._preexistingSocket = self._preexistingSocket, None
+        assert sock is not None
+        if self._tells_destination:
+            if self._is_v6:
+                sock.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)
+            # Also on a dual-stack socket: only this tells a broadcast.
+            sock.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
+        self.socket = sock
+        self.fileno = sock.fileno  # type: ignore[method-assign]
+        self._realPortNumber = sock.getsockname()[1]
+        self.connected = 1
+        self._deliver = getattr(self.protocol, "packetReceived", self._deliver_plain)
+        self._connectToProtocol()
+
+    def _deliver_plain(self, data: bytes, addr: tuple[str, int], _: Metadata) -> None:
+        self.protocol.datagramReceived(data, addr)
+
+    def doRead(self) -> None:
+        """Read what has come, within bounds."""
+        receive = self._receive_with_destination if self._tells_destination else self._receive
+        for _ in range(DATAGRAMS_A_TURN):
+            try:
+                data, addr, metadata = receive()
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as cause:
+                # An ICMP error, or memory is short: told where it concerns a connected peer,
+                # and never the end of the listener.
+                if self._connectedAddr and cause.errno == errno.ECONNREFUSED:
+                    self.protocol.connectionRefused()
+                continue
+            try:
+                self._deliver(data, addr, metadata)
+            except Exception:  # a protocol is called: this datagram alone is lost
+                self._log.failure("a datagram could not be served")
+            if not self.connected:
+                return
+
+    def _receive(self) -> tuple[bytes, tuple[str, int], Metadata]:
+        data, name = self.socket.recvfrom(self.maxPacketSize)
+        return data, _peer(name), NO_METADATA
+
+    def _receive_with_destination(self) -> tuple[bytes, tuple[str, int], Metadata]:
+        data, ancillary, flags, name = self.socket.recvmsg(self.maxPacketSize, _ANCILLARY_BYTES)
+        return data, _peer(name), _metadata(ancillary, bool(flags & socket.MSG_TRUNC))
+
+    def write(self, datagram: bytes, addr: tuple[str, int] | None = None) -> None:
+        """Send *datagram* to *addr*, or to the connected peer.
+
+        Raises:
+            MessageLengthError: It is too long.
+            OSError: The kernel refused it, for one because its buffer is full.
+        """
+        try:
+            if addr is None or self._connectedAddr:
+                self.socket.send(datagram)
+            else:
+                self.socket.sendto(datagram, self._name(addr))
+        except OSError as cause:
+            raise _translated(cause) from cause
+
+    def writeFrom(self, datagram: bytes, addr: tuple[str, int], source: str) -> None:
+        """Send *datagram* to *addr* from the local address *source*.
+
+        Raises:
+            MessageLengthError: It is too long.
+            OSError: The kernel refused it.
+        """
+        try:
+            self.socket.sendmsg([datagram], [_from(source)], 0, self._name(addr))
+        except OSError as cause:
+            raise _translated(cause) from cause
+
+    def _name(self, addr: tuple[str, int]) -> tuple[str, int]:
+        if self._is_v6 and ":" not in addr[0]:
+            return (f"::ffff:{addr[0]}", addr[1])
+        return addr
+
+    def getHost(self) -> IAddress:
+        """Return the address that is listened on."""
+        return inet_address("UDP", self.socket.getsockname())
+
+    def connectionLost(self, reason: object = None) -> None:
+        """Close the socket and fire what ``stopListening`` returned."""
+        self.connected = 0
+        self.disconnected = 1
+        self.stopReading()
+        self._realPortNumber = None
+        self.protocol.doStop()
+        self.socket.close()
+        del self.socket
+        del self.fileno
+        waiting = self.__dict__.pop("d", None)  # set by udp.Port.stopListening
+        if waiting is not None:
+            waiting.callback(None)
+
+
+def _translated(cause: OSError) -> Exception:
+    if cause.errno == errno.EMSGSIZE:
+        return error.MessageLengthError("message too long")
+    return cause
+
+
+def _peer(name: tuple[Any, ...]) -> tuple[str, int]:
+    if len(name) == 2:
+        return name
+    if name[3]:  # a link-local peer means nothing without its scope
+        return (f"{name[0]}%{name[3]}", name[1])
+    return (unmap(name[0]), name[1])
+
+
+def _metadata(ancillary: list[tuple[int, int, bytes]], truncated: bool) -> Metadata:
+    destination, interface, broadcast = None, None, None
+    for level, kind, data in ancillary:
+        if level == socket.IPPROTO_IP and kind == IP_PKTINFO:
+            interface, specific, header = _IN_PKTINFO.unpack_from(data)
+            destination = socket.inet_ntoa(header)
+            # The kernel's own choice of address to answer from differs from the one in the
+            # header only where that is a group or a broadcast.
+            broadcast = specific != header and not 224 <= header[0] <= 239
+        elif level == socket.IPPROTO_IPV6 and kind == IPV6_PKTINFO and destination is None:
+            raw, interface = _IN6_PKTINFO.unpack_from(data)
+            destination = unmap(socket.inet_ntop(socket.AF_INET6, raw))
+    return Metadata(
+        destination=destination, interface=interface, broadcast=broadcast, truncated=truncated
+    )
+
+
+@lru_cache(maxsize=256)
+def _from(source: str) -> tuple[int, int, bytes]:
+    """Return the control message that makes the kernel send from *source*."""
+    if ":" in source:
+        packed = ipaddress.IPv6Address(source.partition("%")[0]).packed
+        return (socket.IPPROTO_IPV6, IPV6_PKTINFO, _IN6_PKTINFO.pack(packed, 0))
+    packed = socket.inet_aton(source)
+    return (socket.IPPROTO_IP, IP_PKTINFO, _IN_PKTINFO.pack(0, packed, bytes(4)))
