@@ -1,0 +1,289 @@
+"""The server: plans to one Twisted MultiService that binds, serves, drains and stops.
+
+Binding is separate from serving: ``privilegedStartService`` opens every socket or none, and
+``startService`` starts the services and only then accepts.
+"""
+
+from __future__ import annotations
+
+import resource
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from twisted.application.service import MultiService, Service
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from twistedsock.addresses import Address
+from twistedsock.host.plan import ServicePlan
+from twistedsock.protocols.awaiting import as_deferred
+from twistedsock.protocols.carrier import Carrier
+from twistedsock.protocols.datagram import ServiceDatagramProtocol
+from twistedsock.protocols.stream import ServiceFactory
+from twistedsock.transports.binding import bound_address, open_listener, resolve
+from twistedsock.transports.datagram import DatagramPort
+from twistedsock.transports.stream import StreamPort
+
+LAST_CALL_S = 1.0  # at stop, for sessions that were cut off to be told
+SPARE_DESCRIPTORS = 24  # of the process's limit, kept for logs, name look-ups and plug-ins
+
+
+@dataclass(slots=True)
+class _Listener:
+    """A bound socket on its way to being served, and the port that serves it once it is."""
+
+    address: Address
+    socket: socket.socket
+    port: Any = None
+
+
+class HostedService(Service):
+    """One configured service: its object, its carrier and its listeners."""
+
+    def __init__(self, plan: ServicePlan, reactor: Any) -> None:
+        self.setName(plan.name)
+        self.plan = plan
+        self.reactor = reactor
+        self.log = Logger(namespace="twistedsock")
+        self.service = plan.service_class(plan.settings, name=plan.name, reactor=reactor)
+        self.carrier = Carrier(
+            self.service, limits=plan.limits, access=plan.access, reactor=reactor
+        )
+        self._listeners: list[_Listener] = []
+        self._hurried: Deferred[None] | None = None
+
+    @property
+    def addresses(self) -> list[Address]:
+        """The addresses that are bound, with their real ports."""
+        return [listener.address for listener in self._listeners]
+
+    def open(self) -> None:
+        """Bind every listener.
+
+        Raises:
+            BindError: One could not be opened; the caller calls ``discard``.
+        """
+        for listener in self.plan.listeners:
+            for address in resolve(listener.address):
+                sock = open_listener(address, listener.options, listener.backlog)
+                self._listeners.append(_Listener(bound_address(address, sock), sock))
+
+    def discard(self) -> None:
+        """Close what ``open`` opened and nothing serves yet."""
+        for listener in self._listeners:
+            if listener.port is None:
+                listener.socket.close()
+        self._listeners = [each for each in self._listeners if each.port is not None]
+
+    def clamp(self, descriptors: int) -> None:
+        """Lower ``max_connections`` to what the descriptor limit can hold."""
+        limits = self.carrier.limits
+        room = max(1, descriptors)
+        if limits.max_connections > room:
+            self.log.warn(
+                "{service}: max_connections lowered from {wanted} to {room}: the process may"
+                " have no more descriptors (ulimit -n, LimitNOFILE=)",
+                event="clamped",
+                service=self.name,
+                wanted=limits.max_connections,
+                room=room,
+            )
+            self.carrier.limits = replace(limits, max_connections=room)
+
+    def begin(self) -> Deferred[None]:
+        """Start the service, then accept; fire once it accepts."""
+        return self.carrier.start().addCallback(lambda _: self._accept())
+
+    def _accept(self) -> None:
+        factory = None
+        for listener in self._listeners:
+            if listener.address.kind == "stream":
+                if factory is None:
+                    factory = ServiceFactory(self.carrier, framing=self.plan.framing)
+                port: Any = StreamPort(listener.socket, factory, self.reactor)
+                self.carrier.gates.append(port)
+            else:
+                protocol = ServiceDatagramProtocol(
+                    self.carrier, any_source_port=self.plan.any_source_port
+                )
+                port = DatagramPort(listener.socket, protocol, self.reactor)
+            listener.port = port
+            port.startListening()
+            self.log.info(
+                "{service}: accepting on {address}",
+                event="listening",
+                service=self.name,
+                address=str(listener.address),
+            )
+
+    # -- stopping --
+
+    def stopService(self) -> Deferred[None]:
+        """Stop in order: accepting, the service's goodbye, the sessions, the service."""
+        super().stopService()
+        return Deferred.fromCoroutine(self._stop())
+
+    def hurry(self) -> None:
+        """Cut the draining short."""
+        self.carrier.accepting = False
+        if self._hurried is None:
+            self._hurried = succeed(None)
+        elif not self._hurried.called:
+            self._hurried.callback(None)
+
+    async def _stop(self) -> None:
+        carrier, limits = self.carrier, self.carrier.limits
+        carrier.accepting = False
+        carrier.gates.clear()
+        self.discard()
+        await self._close_ports("stream")
+        if self._hurried is None:
+            self._hurried = Deferred()
+        deadline = self.reactor.callLater(limits.drain_timeout, self.hurry)
+        if carrier.is_ready and self.service.overrides("drain"):
+            goodbye = as_deferred(self.service.drain, limits.drain_timeout)
+            await self._unless_hurried(goodbye.addErrback(carrier.log_failure))
+        carrier.shut_down()
+        await self._unless_hurried(carrier.when_empty())
+        left = carrier.cut_off()
+        if left:
+            self.log.warn(
+                "{service}: {count} sessions did not end in time and were cut off",
+                event="drain_timeout",
+                service=self.name,
+                count=left,
+            )
+        if deadline.active():
+            deadline.cancel()
+        await self._close_ports("datagram")
+        # What was aborted is told by the reactor's next turns; a hook that never returns is not
+        # waited for.
+        last_call = carrier.when_empty()
+        timer = self.reactor.callLater(LAST_CALL_S, last_call.cancel)
+        await last_call.addErrback(_swallow_cancel)
+        if timer.active():
+            timer.cancel()
+        await carrier.stop().addErrback(carrier.log_failure)
+
+    async def _unless_hurried(self, work: Deferred[Any]) -> None:
+        """Wait for *work*, or until ``hurry`` is called; what is left of *work* is cancelled."""
+        hurried = self._hurried
+        assert hurried is not None
+        either = DeferredList([work, hurried], fireOnOneCallback=True, consumeErrors=True)
+        await either
+        if not work.called:
+            work.cancel()
+
+    async def _close_ports(self, kind: str) -> None:
+        for listener in self._listeners:
+            if listener.port is not None and listener.address.kind == kind:
+                port, listener.port = listener.port, None
+                await to_wait(port.stopListening())
+                listener.socket.close()
+        self._listeners = [each for each in self._listeners if each.address.kind != kind]
+
+
+def _swallow_cancel(failure: Failure) -> None:
+    failure.trap(CancelledError)
+
+
+def to_wait(result: Deferred[None] | None) -> Deferred[None]:
+    """Return *result*, or a fired Deferred where a port had nothing to wait for."""
+    return result if result is not None else succeed(None)
+
+
+class Server(MultiService):
+    """All configured services as one Twisted service.
+
+    Args:
+        plans: What to serve.
+        reactor: Runs it; the global one by default.
+    """
+
+    def __init__(self, plans: Iterable[ServicePlan], reactor: Any = None) -> None:
+        super().__init__()
+        self.plans = tuple(plans)
+        self.log = Logger(namespace="twistedsock")
+        self._reactor = reactor
+        self.hosted: list[HostedService] = []
+
+    @property
+    def reactor(self) -> Any:
+        """The reactor that runs it. Not touched before start: twistd chooses it late."""
+        if self._reactor is None:
+            from twisted.internet import reactor
+
+            self._reactor = reactor
+        return self._reactor
+
+    @property
+    def addresses(self) -> list[Address]:
+        """The addresses that are bound, with their real ports."""
+        return [address for hosted in self.hosted for address in hosted.addresses]
+
+    def privilegedStartService(self) -> None:
+        """Open every socket, while the process still has its rights.
+
+        Raises:
+            BindError: One could not be opened; none is left open.
+        """
+        raise_descriptor_limit()
+        for plan in self.plans:
+            hosted = HostedService(plan, self.reactor)
+            self.hosted.append(hosted)
+            hosted.setServiceParent(self)
+        try:
+            for hosted in self.hosted:
+                hosted.open()
+        except BaseException:
+            for hosted in self.hosted:
+                hosted.discard()
+            raise
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        for hosted in self.hosted:
+            hosted.clamp(soft - SPARE_DESCRIPTORS - len(self.addresses))
+
+    def startService(self) -> None:
+        """Start the services and accept, as soon as the reactor runs."""
+        super().startService()
+        self.reactor.callWhenRunning(self._begin)
+
+    def _begin(self) -> None:
+        if not self.running:
+            return
+        started = [hosted.begin().addErrback(self.start_failed, hosted) for hosted in self.hosted]
+        DeferredList(started).addCallback(lambda _: self.started())
+
+    def started(self) -> None:
+        """Every service accepts, or has failed to start."""
+        if self.addresses and all(address.is_loopback for address in self.addresses):
+            self.log.info(
+                "only this machine can connect; for others use --host '*',"
+                ' or listen = ["tcp:*:PORT"]',
+                event="loopback_only",
+            )
+
+    def start_failed(self, failure: Failure, hosted: HostedService) -> None:
+        """A service's ``start`` raised."""
+        self.log.failure(
+            "{service}: start() failed", failure, event="start_failed", service=hosted.name
+        )
+
+    def stopService(self) -> Deferred[Any]:
+        """Stop every service in order; fire once the last session has ended."""
+        return to_wait(super().stopService())
+
+    def hurry(self) -> None:
+        """Cut the draining short: every session is aborted now."""
+        for hosted in self.hosted:
+            hosted.hurry()
+
+
+def raise_descriptor_limit() -> None:
+    """Raise the soft limit on open descriptors to the hard one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
