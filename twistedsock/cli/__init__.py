@@ -1,0 +1,40 @@
+"""The ``twistedsock`` command: one file a subcommand, each imported only when it is used."""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+# name of the subcommand: what `twistedsock --help` says of it
+COMMANDS = {
+    "check": "Check configuration files; all errors at once.",
+    "services": "List the installed services.",
+}
+
+
+class _Lazy(click.Group):
+    """Imports a subcommand's module when it is asked for, so that each starts fast."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command = importlib.import_module(f"twistedsock.cli.{cmd_name}").command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="twistedsock")
+def main() -> None:
+    """Tools for twistedsock, the application server for socket protocols.
+
+    The server itself is `twistd sockservice`.
+    """
