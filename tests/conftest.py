@@ -144,7 +144,9 @@ def free_port(kind: int = socket.SOCK_STREAM, host: str = "127.0.0.1") -> int:
         return int(sock.getsockname()[1])
 
 
-def run(*command: str | Path, timeout: float = 60.0, **more: Any) -> subprocess.CompletedProcess[str]:
+def run(
+    *command: str | Path, timeout: float = 60.0, **more: Any
+) -> subprocess.CompletedProcess[str]:
     """Run a command to its end and return what it printed."""
     more.setdefault("cwd", ROOT)
     return subprocess.run(
@@ -156,3 +158,17 @@ def run(*command: str | Path, timeout: float = 60.0, **more: Any) -> subprocess.
         check=False,
         **more,
     )
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--slow``."""
+    parser.addoption("--slow", action="store_true", help="run the long tests too, bounded")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip the long tests unless they are asked for."""
+    if not config.getoption("--slow"):
+        skip = pytest.mark.skip(reason="long; run with --slow")
+        for item in items:
+            if "slow" in item.keywords:
+                item.add_marker(skip)

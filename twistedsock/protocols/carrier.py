@@ -186,6 +186,9 @@ class Carrier:
         """
         if not self.accepting:
             return CloseReason.SHUTDOWN
+        if self._state == "failed":
+            self.note("start_failed", host)
+            return CloseReason.SERVICE_ERROR
         if host and not self.access.allows(host):
             self.note("refused", host)
             return CloseReason.REFUSED
@@ -245,7 +248,8 @@ class Carrier:
             reason=str(reason),
         )
         self.service.sessions.discard(session)
-        self.call(self.service.closed, session, reason)
+        if self.is_ready:  # else it never heard of the session
+            self.call(self.service.closed, session, reason)
         if not self.service.sessions:
             waiting, self._empty_waiters = self._empty_waiters, []
             for waiter in waiting:

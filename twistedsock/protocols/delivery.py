@@ -125,9 +125,13 @@ class ServedSession(LiveSession):
             self._welcome()
             return
         self._awaiting = True
-        self._carrier.start().addCallbacks(
-            lambda _: self._welcome(), lambda _: self._finish(CloseReason.SERVICE_ERROR)
-        )
+        self._carrier.start().addCallbacks(lambda _: self._welcome(), self._not_started)
+
+    def _not_started(self, _: object) -> None:
+        self._awaiting = False
+        self._finish(CloseReason.SERVICE_ERROR)
+        if self._lost:
+            self._conclude()
 
     def _welcome(self) -> None:
         self._awaiting = False
