@@ -22,6 +22,7 @@ KINDS: tuple[Kind, ...] = ("stream", "datagram", "seqpacket", "raw", "packet")
 LOOPBACK = "127.0.0.1"
 WILDCARD = "*"
 MAX_UNIX_PATH_BYTES = 107  # unix(7): sun_path is 108 bytes with its final zero
+MAX_INTERFACE_BYTES = 15  # netdevice(7): IFNAMSIZ is 16 bytes with its final zero
 
 _SCHEMES: dict[str, Kind] = {
     "tcp": "stream",
@@ -115,7 +116,7 @@ def parse_address(text: object) -> Address:
     if scheme == "raw":
         return Address(scheme, path=_parse_raw_protocol(text, rest))
     if scheme == "packet":
-        if not re.fullmatch(r"[^\s/:]{1,15}", rest):
+        if not re.fullmatch(r"[^\s/:]+", rest) or _bytes(text, rest) > MAX_INTERFACE_BYTES:
             raise AddressError(f'must name an interface such as "packet:lo", got {text!r}')
         return Address(scheme, path=rest)
     if not rest.startswith(("/", "@")) or len(rest) < 2 or "\0" in rest:
@@ -123,13 +124,23 @@ def parse_address(text: object) -> Address:
             f'must be an absolute path or an @abstract name, such as "{scheme}:/run/x.sock",'
             f" got {text!r}"
         )
-    if len(rest.encode()) > MAX_UNIX_PATH_BYTES:
+    if _bytes(text, rest) > MAX_UNIX_PATH_BYTES:
         raise AddressError(f"path is longer than {MAX_UNIX_PATH_BYTES} bytes: {text!r}")
     return Address(scheme, path=rest)
 
 
+def _bytes(text: str, name: str) -> int:
+    try:
+        # As os.fsencode: a command line's bytes that are no UTF-8 are one byte each.
+        return len(name.encode("utf-8", "surrogateescape"))
+    except UnicodeEncodeError:
+        raise AddressError(f"is not a name that the system can hold: {text!r}") from None
+
+
 def _parse_host_port(text: str, rest: str) -> tuple[str, int]:
     host, colon, port_text = rest.rpartition(":")
+    if rest.startswith("[") and rest.endswith("]"):
+        host, port_text = rest, ""
     if not colon:
         host = LOOPBACK
     elif host.startswith("[") and host.endswith("]"):

@@ -106,8 +106,8 @@ class BindError(TwistedsockError):
     def from_os_error(cls, address: object, error: OSError) -> BindError:
         """Return the error for *address* that tells *error* with its code and its cure."""
         number = error.errno
-        if number is None:
-            return cls(address, str(error))
+        if number is None or number < 0:  # a resolver's numbers are negative and not errno's
+            return cls(address, error.strerror or str(error))
         code = errno.errorcode.get(number, str(number))
         hint = _BIND_HINTS.get(number)
         reason = f"{os.strerror(number)} ({code})"

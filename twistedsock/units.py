@@ -8,10 +8,19 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from decimal import Decimal
 
 from twistedsock.errors import UnitError
 
-_SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+# Decimal, because 4.1 * 60 in floating point is not 246, and options of whole seconds want it.
+_SECONDS = {
+    "us": Decimal("1e-6"),
+    "ms": Decimal("1e-3"),
+    "s": Decimal(1),
+    "m": Decimal(60),
+    "h": Decimal(3600),
+    "d": Decimal(86400),
+}
 _BYTES = {
     "B": 1,
     "kB": 1000,
@@ -21,7 +30,9 @@ _BYTES = {
     "MiB": 1024**2,
     "GiB": 1024**3,
 }
-_QUANTITY = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)")
+# Fifteen digits are more than any limit needs, and a float holds them.
+_NUMBER = r"[0-9]{1,15}(?:\.[0-9]{1,15})?"
+_QUANTITY = re.compile(rf"({_NUMBER})\s*([A-Za-z]+)\s*")
 
 MAX_DURATION_S = 365 * 86400.0  # a longer timer is a slip of the pen
 MAX_SIZE_BYTES = 2**40  # a larger buffer does not exist; the number is a slip of the pen
@@ -40,7 +51,9 @@ class Rate:
         return self.count / self.per_s
 
     def __str__(self) -> str:
-        return f"{self.count:g}/{format_duration(self.per_s).removeprefix('1')}"
+        # "1s" is written "s", but "10s" and "15m" keep their number.
+        period = re.sub(r"^1(?=[a-z])", "", format_duration(self.per_s))
+        return f"{_plain(self.count)}/{period}"
 
 
 def parse_duration(text: object) -> float:
@@ -52,26 +65,31 @@ def parse_duration(text: object) -> float:
     fault = UnitError(f'must be a duration such as "500ms", "30s" or "5m", got {text!r}')
     if not isinstance(text, str):
         raise fault
-    compact = text.strip().replace(" ", "")
-    position, total = 0, 0.0
-    for match in _QUANTITY.finditer(compact):
+    stripped, position, total = text.strip(), 0, Decimal(0)
+    for match in _QUANTITY.finditer(stripped):
         if match.start() != position or match[2] not in _SECONDS:
             raise fault
-        total += float(match[1]) * _SECONDS[match[2]]
+        total += Decimal(match[1]) * _SECONDS[match[2]]
         position = match.end()
-    if not compact or position != len(compact):
+    if not stripped or position != len(stripped):
         raise fault
     if total > MAX_DURATION_S:
         raise UnitError(f"must be at most 365d, got {text!r}")
-    return total
+    return float(total)
 
 
 def format_duration(seconds: float) -> str:
     """Return *seconds* in the largest unit that leaves a whole number."""
     for unit in ("d", "h", "m", "s"):
-        if seconds >= _SECONDS[unit] and seconds % _SECONDS[unit] == 0:
-            return f"{int(seconds / _SECONDS[unit])}{unit}"
-    return f"{seconds * 1000:g}ms" if seconds else "0s"
+        length = int(_SECONDS[unit])
+        if seconds >= length and seconds % length == 0:
+            return f"{int(seconds / length)}{unit}"
+    return f"{_plain(seconds * 1000)}ms" if seconds else "0s"
+
+
+def _plain(number: float) -> str:
+    """Return *number* to six decimals: never an exponent, which would not be read back."""
+    return f"{number:.6f}".rstrip("0").rstrip(".")
 
 
 def parse_size(value: object) -> int:
@@ -87,7 +105,7 @@ def parse_size(value: object) -> int:
         size = value
     elif isinstance(value, str):
         match = _QUANTITY.fullmatch(value.strip())
-        if value.strip().isdecimal():
+        if re.fullmatch(r"[0-9]{1,15}", value.strip()):
             size = int(value)
         elif match is None or match[2] not in _BYTES:
             raise fault
@@ -117,11 +135,11 @@ def parse_rate(text: object) -> Rate:
     fault = UnitError(f'must be a rate such as "50/s" or "100/m", got {text!r}')
     if not isinstance(text, str):
         raise fault
-    count, slash, period = text.replace(" ", "").partition("/")
-    if not slash or not re.fullmatch(r"\d+(\.\d+)?", count):
+    count, slash, period = (part.strip() for part in text.partition("/"))
+    if not slash or not re.fullmatch(_NUMBER, count):
         raise fault
     try:
-        per_s = parse_duration(period if period[:1].isdecimal() else f"1{period}")
+        per_s = parse_duration(period if period[:1] in "0123456789" else f"1{period}")
     except UnitError:
         raise fault from None
     if float(count) <= 0 or per_s <= 0:

@@ -203,7 +203,10 @@ class NetstringFramer(_PrefixedFramer):
             digits = data[position : colon if colon >= 0 else position + digits_max + 1]
             if not digits.isdigit() or (digits[:1] == b"0" and len(digits) > 1):
                 raise PeerProtocolError("netstring length is not a decimal number", messages)
-            if colon < 0 and len(digits) <= digits_max:
+            if colon < 0:
+                if len(digits) > digits_max:
+                    fault = f"netstring longer than {self._max} bytes"
+                    raise PeerProtocolError(fault, messages)
                 self._missing = 1
                 break
             size = int(digits)
