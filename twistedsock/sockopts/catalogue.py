@@ -51,7 +51,8 @@ _TABLE = (
     Option("SO_LINGER", SOL_SOCKET, 13, "linger", STREAM),
     Option("SO_MARK", SOL_SOCKET, 36, "int"),
     Option("SO_OOBINLINE", SOL_SOCKET, 10, "bool", STREAM),
-    Option("SO_PRIORITY", SOL_SOCKET, 12, "int"),
+    # Linux gives an accepted socket priority 0 whatever its listener has, so not for streams.
+    Option("SO_PRIORITY", SOL_SOCKET, 12, "int", DATAGRAM),
     Option("SO_RCVBUF", SOL_SOCKET, 8, "size"),
     Option("SO_RCVBUFFORCE", SOL_SOCKET, 33, "size"),
     Option("SO_RCVLOWAT", SOL_SOCKET, 18, "int", STREAM),

@@ -50,7 +50,11 @@ def _seconds(value: object) -> int:
 
 
 def _milliseconds(value: object) -> int:
-    return _int(round(parse_duration(value) * 1000))
+    exact = parse_duration(value) * 1000
+    # Rounding would make 400us a 0, which means the system's default. The tolerance is float's.
+    if abs(exact - round(exact)) > 1e-5:
+        raise ValueError(f"must be a whole number of milliseconds, got {value!r}")
+    return _int(round(exact))
 
 
 def _text(value: object) -> bytes:
@@ -63,6 +67,8 @@ def _linger(value: object) -> bytes:
     """Encode ``struct linger { int l_onoff; int l_linger; }`` (socket(7))."""
     if value is False:
         return struct.pack("ii", 0, 0)
+    if not isinstance(value, str):
+        raise ValueError(f'must be false or a duration such as "5s", got {value!r}')
     return struct.pack("ii", 1, _seconds(value))
 
 
