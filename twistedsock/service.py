@@ -14,7 +14,7 @@ import pydantic
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from twistedsock.addresses import FiveTuple, Kind, format_host_port
+from twistedsock.addresses import KINDS, FiveTuple, Kind, format_host_port
 from twistedsock.errors import CloseReason, PluginError
 
 if TYPE_CHECKING:
@@ -299,6 +299,10 @@ class SocketService:
             raise PluginError(f"{cls.__name__} defines both received() and converse()")
         if not (isinstance(cls.Settings, type) and issubclass(cls.Settings, pydantic.BaseModel)):
             raise PluginError(f"{cls.__name__}.Settings must be a pydantic model")
+        kinds: object = cls.kinds
+        if not (isinstance(kinds, tuple) and kinds and all(kind in KINDS for kind in kinds)):
+            known = f"{', '.join(KINDS[:-1])} or {KINDS[-1]}"
+            raise PluginError(f"{cls.__name__}.kinds must be a tuple of {known}, got {kinds!r}")
         if cls.overrides("stream_factory") and not speaks:
             return ("stream",)
         return tuple(cls.kinds)

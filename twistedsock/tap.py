@@ -97,7 +97,9 @@ def refuse(code: int, *lines: str) -> NoReturn:
 
 
 def _explain(message: str, options: Options) -> str:
-    unknown = re.fullmatch(r"option --(\S+) not recognized", message)
+    unknown = re.fullmatch(r"option --?(\S+) not recognized", message)
+    if unknown and not message.startswith("option --"):
+        return f"unknown flag -{unknown[1]}; see twistd sockservice --help"
     if unknown:
         near = difflib.get_close_matches(
             unknown[1], [name.rstrip("=") for name in options.longOpt], 1
@@ -138,10 +140,15 @@ def _merge_main(raw: RawConfig, options: Options) -> None:
         put("framing", options["framing"], "--framing")
     listen = list(options["listen"])
     wants_port = options["port"] is not None or options["host"] is not None
+    sources = ["--listen"] * len(listen)
     if wants_port or not (listen or "listen" in main):
-        listen += _port_addresses(options, name)
+        made = _port_addresses(options, name)
+        listen += made
+        sources += ["--host" if options["host"] is not None else "--port"] * len(made)
     if listen:
-        put("listen", listen, "--listen" if options["listen"] else "--port")
+        put("listen", listen, sources[0])
+        for position, source in enumerate(sources):
+            raw.origins["services", MAIN, "listen", position] = source
 
 
 def _port_addresses(options: Options, service: object) -> list[str]:

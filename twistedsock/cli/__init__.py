@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import click
+
+EX_USAGE = 64  # sysexits.h
 
 # name of the subcommand: what `twistedsock --help` says of it
 COMMANDS = {
@@ -13,8 +17,27 @@ COMMANDS = {
 }
 
 
+@contextmanager
+def _usage_code() -> Iterator[None]:
+    """Make a wrong command line end with 64, as the daemon's does, rather than click's 2."""
+    try:
+        yield
+    except click.UsageError as error:
+        # click declares it for the class, but reads it from the error.
+        error.exit_code = EX_USAGE  # type: ignore[misc]
+        raise
+
+
 class _Lazy(click.Group):
     """Imports a subcommand's module when it is asked for, so that each starts fast."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        with _usage_code():
+            return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> object:
+        with _usage_code():
+            return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)

@@ -6,9 +6,9 @@ import json
 from typing import Any
 
 import click
+import pydantic.fields
 import rich.console
-import rich.markup
-import rich.table
+import rich.text
 
 from twistedsock.errors import PluginError
 from twistedsock.host.registry import Plugin, find_plugins
@@ -21,14 +21,20 @@ def describe(plugin: Plugin) -> dict[str, Any]:
         service = plugin.load()
     except PluginError as error:
         return {**told, "error": str(error)}
-    settings = {
-        name: repr(field.get_default(call_default_factory=True))
-        if not field.is_required()
-        else None
-        for name, field in service.Settings.model_fields.items()
-    }
+    fields = service.Settings.model_fields
+    settings = {name: default_of(field) for name, field in fields.items()}
     summary = (service.__doc__ or "").strip().partition("\n")[0]
     return {**told, "kinds": list(service.served_kinds()), "settings": settings, "summary": summary}
+
+
+def default_of(field: pydantic.fields.FieldInfo) -> str | None:
+    """Return the default of *field* as Python writes it; None where there is none."""
+    if field.is_required():
+        return None
+    try:
+        return repr(field.get_default(call_default_factory=True))
+    except Exception:  # a plug-in's own factory; one that needs other keys cannot be told either
+        return "(computed)"
 
 
 @click.command()
@@ -39,17 +45,16 @@ def command(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(described, indent=2))
         return
-    console = rich.console.Console()
-    table = rich.table.Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("service", "kinds", "settings", "origin", "what it does"):
-        table.add_column(title, overflow="fold")
+    # A plug-in's words are words: neither markup nor emoji.
+    console = rich.console.Console(markup=False, emoji=False, highlight=False, soft_wrap=True)
+    width = max((len(each["name"]) for each in described), default=0)
     for each in described:
+        name = rich.text.Text(each["name"].ljust(width) + "  ", "bold")
         if "error" in each:
-            error = rich.markup.escape(each["error"])
-            table.add_row(each["name"], "[red]broken[/red]", "", each["origin"], error)
+            console.print(name, rich.text.Text("broken: ", "red"), each["error"], sep="")
             continue
-        settings = ", ".join(each["settings"]) or "-"
-        table.add_row(
-            each["name"], ", ".join(each["kinds"]), settings, each["origin"], each["summary"]
-        )
-    console.print(table)
+        facts = [", ".join(each["kinds"]), each["origin"]]
+        if each["settings"]:
+            facts.insert(1, f"settings: {', '.join(each['settings'])}")
+        console.print(name, each["summary"], sep="")
+        console.print(" " * len(name) + "; ".join(facts), style="dim")

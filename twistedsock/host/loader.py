@@ -26,15 +26,18 @@ class RawConfig:
     Attributes:
         table: The merged tables.
         origins: The file or flag of every key, by key path.
+        sources: The files and flags that were merged, those without a key too.
         problems: Files and flags that could not be read.
     """
 
     table: dict[str, Any] = field(default_factory=dict)
     origins: dict[tuple[str | int, ...], str] = field(default_factory=dict)
+    sources: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
     def merge(self, table: Mapping[str, Any], source: str) -> None:
         """Lay *table* over what is here."""
+        self.sources.append(source)
         self._merge(self.table, table, source, ())
 
     def _merge(
@@ -50,6 +53,13 @@ class RawConfig:
                 self._merge(below, value, source, here)
             else:
                 base[key] = value
+                self._forget_below(here)
+
+    def _forget_below(self, path: tuple[str | int, ...]) -> None:
+        """Drop the origins of what a value at *path* has replaced."""
+        depth = len(path)
+        for below in [each for each in self.origins if len(each) > depth and each[:depth] == path]:
+            del self.origins[below]
 
     def origin(self, path: Sequence[str | int]) -> str:
         """Return the file or flag that *path*, or the nearest key above it, came from."""
@@ -103,12 +113,15 @@ def set_key(raw: RawConfig, assignment: str) -> None:
     if "\n" in assignment:
         raw.problems.append(Problem(source, "", "must be one line"))
         return
-    for text in (value, json.dumps(value, ensure_ascii=False)):
+    # JSON leaves DEL as it is, which TOML refuses.
+    quoted = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    for text in (value, quoted):
         try:
-            raw.merge(tomllib.loads(f"{key} = {text}"), source)
-            return
-        except tomllib.TOMLDecodeError:
+            table = tomllib.loads(f"{key} = {text}")
+        except (ValueError, RecursionError):  # the parser's own limits are among them
             continue
+        raw.merge(table, source)
+        return
     raw.problems.append(Problem(source, "", f"{key!r} is not a dotted key"))
 
 

@@ -7,12 +7,16 @@ never begun, ended or coloured by a peer.
 from __future__ import annotations
 
 import json
+import math
 import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import IO, Any
 
-from twisted.logger import LogEvent, eventAsText, formatEvent
+from twisted.logger import LogEvent, LogLevel, eventAsText, formatEvent
+from twisted.python.reflect import safe_repr
 
 from twistedsock.units import quote_bytes
 
@@ -31,18 +35,24 @@ class LogFile:
 
     def __init__(self, path: str | None) -> None:
         self._path = path
-        self._file: IO[str] = self._open()
+        self._file: IO[str] | None = self._open()
 
-    def _open(self) -> IO[str]:
+    def _open(self) -> IO[str] | None:
         if self._path is None:
-            return sys.stdout
+            return sys.stdout  # None in a process that was started without one
         return open(self._path, "a", encoding="utf-8", errors="backslashreplace")
 
     def write(self, line: str) -> None:
         """Write *line* through to the system."""
+        file = self._file
+        if file is None:
+            return
         try:
-            self._file.write(line)
-            self._file.flush()
+            try:
+                file.write(line)
+            except UnicodeEncodeError:  # standard output has whatever encoding the locale says
+                file.write(line.encode("ascii", "backslashreplace").decode())
+            file.flush()
         except (OSError, ValueError):
             pass  # a full disk or a closed pipe must not end the service of anybody
 
@@ -50,19 +60,26 @@ class LogFile:
         """Open the path anew; where that fails, go on with the old file."""
         if self._path is not None:
             old, self._file = self._file, self._open()
-            old.close()
+            if old is not None:
+                with suppress(OSError):  # what a full disk did not take is lost
+                    old.close()
 
 
 def text_line(event: LogEvent) -> str:
-    """Return *event* as text; further lines of it, such as a traceback's, begin with a tab."""
+    """Return *event* as text; further lines of it, such as a traceback's, begin with a tab.
+
+    An event that has no message is no text.
+    """
     text = eventAsText(event).translate(_LINE_ESCAPES)
+    if not text:
+        return ""
     return text.rstrip("\n").replace("\n", "\n\t") + "\n"
 
 
 def json_line(event: LogEvent) -> str:
     """Return *event* as one JSON object on one line: time, level, namespace, message, fields."""
     level = event.get("log_level")
-    when = datetime.fromtimestamp(event.get("log_time", 0.0), UTC)
+    when = datetime.fromtimestamp(event.get("log_time") or 0.0, UTC)
     record: dict[str, Any] = {
         "time": when.isoformat(timespec="milliseconds"),
         "level": level.name if level is not None else "info",
@@ -80,11 +97,13 @@ def json_line(event: LogEvent) -> str:
 
 
 def _plain(value: object) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return repr(value)  # JSON has no word for it
     if value is None or isinstance(value, str | int | float | bool):
         return value
     if isinstance(value, bytes):
         return quote_bytes(value)
-    return repr(value)
+    return safe_repr(value)
 
 
 def make_observer(format_name: str, file: LogFile) -> Callable[[LogEvent], None]:
@@ -95,7 +114,16 @@ def make_observer(format_name: str, file: LogFile) -> Callable[[LogEvent], None]
         try:
             line = to_line(event)
         except Exception as error:  # a foreign event may hold anything
-            line = f"[log] an event could not be formatted: {type(error).__name__}\n"
-        file.write(line)
+            line = to_line(
+                {
+                    "log_format": "an event could not be formatted: {error}",
+                    "log_namespace": "twistedsock",
+                    "log_level": LogLevel.error,
+                    "log_time": time.time(),
+                    "error": type(error).__name__,
+                }
+            )
+        if line:
+            file.write(line)
 
     return observe

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import pydantic
 
@@ -17,13 +17,15 @@ from twistedsock.addresses import Address
 from twistedsock.errors import ConfigError, PluginError, Problem
 from twistedsock.host import registry
 from twistedsock.host.loader import RawConfig, format_path
-from twistedsock.host.settings import Config, ServiceConfig
+from twistedsock.host.settings import AccessConfig, Config, ListenConfig, ServiceConfig
 from twistedsock.policy.access import AccessList
 from twistedsock.policy.limits import Limits
 from twistedsock.service import SocketService
 
 SERVED_SCHEMES = ("tcp", "udp")
 Path = tuple[str | int, ...]
+_T = TypeVar("_T")
+_Model = TypeVar("_Model", bound=pydantic.BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ class _Checker:
         return tuple(plan for plan in plans if plan is not None)
 
     def problem(self, path: Path, message: str) -> None:
-        source = self.raw.origin(path) or ", ".join(dict.fromkeys(self.raw.origins.values()))
+        source = self.raw.origin(path) or ", ".join(dict.fromkeys(self.raw.sources))
         self.problems.append(Problem(source, format_path(path), message))
 
     def _service(self, name: str, value: object) -> ServicePlan | None:
@@ -96,16 +98,15 @@ class _Checker:
         before = len(self.problems)
         config = self._validate(ServiceConfig, value, path)
         service_class, settings = self._plugin(value, path)
-        if config is None:
+        # What is right in a faulty table is checked on, so that no fault hides another.
+        listeners = self._listeners(value, service_class, path)
+        access = self._access(value, path)
+        if len(self.problems) > before:
             return None
-        listeners = self._listeners(config, service_class, path)
-        try:
-            access = AccessList(config.access.allow, config.access.deny)
-        except ValueError as error:
-            self.problem((*path, "access"), str(error))
-            return None
-        if len(self.problems) > before or service_class is None or settings is None:
-            return None
+        assert config is not None
+        assert service_class is not None
+        assert settings is not None
+        assert access is not None
         return ServicePlan(
             name=name,
             service_class=service_class,
@@ -131,7 +132,13 @@ class _Checker:
         own = value.get("settings", {})
         if not isinstance(own, Mapping):
             return service_class, None
-        return service_class, self._validate(service_class.Settings, own, (*path, "settings"))
+        where = (*path, "settings")
+        try:
+            return service_class, self._validate(service_class.Settings, own, where)
+        except Exception as error:  # the plug-in's own validators and defaults are called
+            told = f"{type(error).__name__}: {error}"
+            self.problem(where, f"the plug-in could not check its settings: {told}")
+            return service_class, None
 
     def _validate(
         self, model: type[pydantic.BaseModel], value: Mapping[str, Any], path: Path
@@ -140,31 +147,49 @@ class _Checker:
             return model.model_validate(dict(value))
         except pydantic.ValidationError as error:
             for detail in error.errors():
-                where = tuple(detail["loc"])
-                if where[-1:] == ("address",) and isinstance(_at(value, where[:-1]), str):
-                    where = where[:-1]  # the operator wrote a plain address, not a table
-                message = _message(detail, model, value)
-                self.problem((*path, *where), message)
+                where = _keys(value, detail["loc"])
+                self.problem((*path, *where), _message(detail, model))
             return None
 
     def _listeners(
-        self, config: ServiceConfig, service_class: type[SocketService] | None, path: Path
+        self,
+        value: Mapping[str, Any],
+        service_class: type[SocketService] | None,
+        path: Path,
     ) -> tuple[ListenerPlan, ...]:
-        addresses = [listen.address for listen in config.listen]
-        for name, fault in sockopts.check_options(config.socket, addresses).items():
+        written = value.get("listen")
+        listens = [_right_part(ListenConfig, each) for each in _as(list, written)]
+        shared = _as(dict, value.get("socket"))
+        # Whether an option fits can be told only where every address is known.
+        known = [listen.address for listen in listens if listen is not None]
+        for name, fault in sockopts.check_options(
+            shared, known if len(known) == len(listens) else []
+        ).items():
             self.problem((*path, "socket", name), fault)
         plans = []
-        for position, listen in enumerate(config.listen):
+        for position, listen in enumerate(listens):
+            if listen is None:
+                continue
             here: Path = (*path, "listen", position)
             own = sockopts.check_options(listen.socket, [listen.address])
             for name, fault in own.items():
                 self.problem((*here, "socket", name), fault)
             self._check_address(listen.address, service_class, here)
-            options = {**config.socket, **listen.socket}
+            options = {**shared, **listen.socket}
             if not sockopts.check_options(options, []):
                 planned = sockopts.plan_options(options, listen.address)
                 plans.append(ListenerPlan(listen.address, listen.backlog, planned))
         return tuple(plans)
+
+    def _access(self, value: Mapping[str, Any], path: Path) -> AccessList | None:
+        access = _right_part(AccessConfig, value.get("access", {}))
+        if access is None:
+            return None
+        try:
+            return AccessList(access.allow, access.deny)
+        except ValueError as error:
+            self.problem((*path, "access"), str(error))
+            return None
 
     def _check_address(
         self, address: Address, service_class: type[SocketService] | None, here: Path
@@ -181,13 +206,33 @@ class _Checker:
             self.problem(here, f"{address}: {taken} has it already")
 
 
-def _at(value: Any, path: Sequence[str | int]) -> Any:
-    for part in path:
+def _as(kind: type[_T], value: object) -> _T:
+    """Return *value*, or an empty *kind* where it is none; that is told elsewhere."""
+    return value if isinstance(value, kind) else kind()
+
+
+def _right_part(model: type[_Model], value: object) -> _Model | None:
+    """Return the *model* of those keys of *value* that are right; None where they do not do."""
+    for _ in range(2):
         try:
-            value = value[part]
-        except (KeyError, IndexError, TypeError):
-            return None
-    return value
+            return model.model_validate(value)
+        except pydantic.ValidationError as error:
+            faulty = {detail["loc"][0] for detail in error.errors() if detail["loc"]}
+            value = {key: each for key, each in _as(dict, value).items() if key not in faulty}
+    return None
+
+
+def _keys(value: Any, loc: Sequence[str | int]) -> Path:
+    """Return the keys of *value* in *loc*, where pydantic also puts the types it has tried."""
+    path: list[str | int] = []
+    for position, part in enumerate(loc):
+        if isinstance(value, Mapping) and (part in value or position == len(loc) - 1):
+            path.append(part)
+            value = value.get(part)
+        elif isinstance(value, list) and isinstance(part, int):
+            path.append(part)
+            value = value[part] if part < len(value) else None
+    return tuple(path)
 
 
 def _unknown(key: str, known: Any) -> str:
@@ -231,7 +276,7 @@ _MESSAGES = {
 }
 
 
-def _message(detail: Any, model: type[pydantic.BaseModel], value: Mapping[str, Any]) -> str:
+def _message(detail: Any, model: type[pydantic.BaseModel]) -> str:
     kind, context = detail["type"], detail.get("ctx", {})
     written = repr(detail["input"])
     if len(written) > 80:

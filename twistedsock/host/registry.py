@@ -62,9 +62,8 @@ class Plugin:
 def find_plugins() -> dict[str, Plugin]:
     """Return every installed service plug-in by name, importing none of them."""
     found: dict[str, list[EntryPoint]] = {}
-    for point in entry_points(group=GROUP):
-        if point not in found.setdefault(point.name, []):
-            found[point.name].append(point)
+    for point in entry_points(group=GROUP):  # of a distribution found twice, the first
+        found.setdefault(point.name, []).append(point)
     return {name: Plugin(name, tuple(points)) for name, points in sorted(found.items())}
 
 

@@ -74,7 +74,12 @@ class ListenConfig(_Table):
     @model_validator(mode="before")
     @classmethod
     def _from_text(cls, value: Any) -> Any:
-        return {"address": value} if isinstance(value, str) else value
+        if isinstance(value, str):
+            return {"address": value}
+        if not isinstance(value, dict | ListenConfig):
+            wanted = 'an address such as "tcp:127.0.0.1:8888", or a table with one'
+            raise ValueError(f"must be {wanted}, got {value!r}")
+        return value
 
 
 class LimitsConfig(_Table):
@@ -104,7 +109,9 @@ class LimitsConfig(_Table):
     def to_limits(self) -> Limits:
         """Return the plain values; a limit per source that was written down binds loopback."""
         explicit = "max_connections_per_source" in self.model_fields_set
-        return Limits(**self.model_dump(), limit_loopback=explicit)
+        # Not model_dump, which would take a Rate apart.
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        return Limits(**values, limit_loopback=explicit)
 
 
 class AccessConfig(_Table):

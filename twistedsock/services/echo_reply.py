@@ -9,7 +9,7 @@ from twistedsock.service import ServiceSettings, Session, SocketService
 
 
 class EchoReply(SocketService):
-    """Greets a connection, then answers every message with ``OK...`` and the message."""
+    """Greets a connection, then answers every message with "OK..." and the message."""
 
     kinds: ClassVar[tuple[Kind, ...]] = ("stream", "datagram", "seqpacket")
 

@@ -32,7 +32,7 @@ def resolve(address: Address) -> list[Address]:
         )
     except socket.gaierror as error:
         reason = f"cannot resolve {address.host!r}: {error.strerror}"
-        raise BindError(address, reason, errno.EADDRNOTAVAIL) from error
+        raise BindError(address, reason) from error
     hosts = dict.fromkeys(str(entry[4][0]) for entry in found)
     return [replace(address, host=host) for host in hosts]
 
