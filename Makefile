@@ -30,13 +30,13 @@ run: $(VENV)/.run
 	exec $(BIN)/twistd --nodaemon --pidfile= sockservice --port $(PORT)
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 $(PYTEST_FLAGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2 --slow
+	$(MAKE) test PYTEST_FLAGS=--slow
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix-only --quiet .

@@ -136,6 +136,26 @@ def leaves_nothing_behind(
         pytest.fail(f"{request.node.name} left behind: {left}")
 
 
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Start daemons that do not outlive the test."""
+    from daemons import Daemon
+
+    daemons: list[Daemon] = []
+
+    def start(*flags: str, preexec: Callable[[], None] | None = None) -> Any:
+        folder = tmp_path / str(len(daemons))
+        folder.mkdir()
+        daemons.append(Daemon(folder, *flags, preexec=preexec))
+        return daemons[-1]
+
+    yield start
+    for daemon in daemons:
+        if daemon.process.poll() is None:
+            daemon.process.kill()
+            daemon.wait()
+
+
 def free_port(kind: int = socket.SOCK_STREAM, host: str = "127.0.0.1") -> int:
     """Return a port that is free now. For processes of their own; in-process tests use 0."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET

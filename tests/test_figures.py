@@ -15,9 +15,7 @@ from pathlib import Path
 
 import pytest
 from conftest import DEADLINE_S
-from test_daemon import GREETING, Daemon, Start, ask, eventually, fill, read_all, start
-
-__all__ = ["start"]  # the fixture
+from daemons import GREETING, Daemon, Start, ask, eventually, fill, read_all
 
 ECHO = ("--service", "echo", "--listen", "tcp:127.0.0.1:0")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from conftest import Failures
-from test_stream import Rig, lose
+from rigs import Rig, lose
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionLost
 

@@ -7,12 +7,9 @@ from typing import Any
 
 import pytest
 from conftest import Failures
-from twisted.internet.address import IPv4Address
+from rigs import Rig, lose
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionDone, ConnectionLost
-from twisted.internet.task import Clock
-from twisted.internet.testing import StringTransport
-from twisted.python.failure import Failure
+from twisted.internet.error import ConnectionLost
 
 from twistedsock.errors import CloseReason, PluginError, SessionClosed
 from twistedsock.policy.access import AccessList
@@ -23,55 +20,6 @@ from twistedsock.service import Session, SocketService
 from twistedsock.services.echo import Echo
 from twistedsock.services.echo_reply import EchoReply
 from twistedsock.units import Rate
-
-LOCAL = IPv4Address("TCP", "127.0.0.1", 8888)
-
-
-class Wire(StringTransport):
-    """A transport in memory that does what TCP does at half-close and abort."""
-
-    def __init__(self, host: str = "127.0.0.1", port: int = 50000) -> None:
-        super().__init__(LOCAL, IPv4Address("TCP", host, port))
-        self.ended = self.aborted = self.closed = False
-
-    def loseWriteConnection(self) -> None:
-        self.ended = True
-
-    def loseConnection(self) -> None:
-        self.closed = True
-
-    def abortConnection(self) -> None:
-        self.aborted = True
-
-
-class Rig:
-    """A service behind a factory, and clients of it."""
-
-    def __init__(self, service: SocketService, framing: str = "chunk", **more: Any) -> None:
-        self.clock = Clock()
-        service._reactor = self.clock
-        self.service = service
-        self.factory = ServiceFactory(service, framing=framing, **more)
-        self.carrier = self.factory.carrier
-        self.factory.doStart()
-
-    def connect(self, host: str = "127.0.0.1") -> tuple[Any, Wire]:
-        wire = Wire(host)
-        protocol = self.factory.buildProtocol(wire.getPeer())
-        assert protocol is not None
-        protocol.makeConnection(wire)
-        return protocol, wire
-
-    def refused(self, host: str = "127.0.0.1") -> bool:
-        return self.factory.buildProtocol(IPv4Address("TCP", host, 1)) is None
-
-    def advance(self, seconds: float) -> None:
-        for _ in range(round(seconds * 20)):
-            self.clock.advance(0.05)
-
-
-def lose(protocol: Any, reason: type[Exception] = ConnectionDone) -> None:
-    protocol.connectionLost(Failure(reason()))
 
 
 class Recorder(SocketService):

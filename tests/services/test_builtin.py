@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from test_daemon import Daemon, ask, ask_udp
+from daemons import Daemon, ask, ask_udp
 
 from twistedsock.errors import ConfigError
 from twistedsock.host.loader import RawConfig
