@@ -98,6 +98,8 @@ class Daemon(Server):
             StartError: One could not be opened. It was told on standard error, and logged.
         """
         use_monotonic_clock(self.reactor)
+        # Until the reactor runs and the signals are ours, a hang-up would kill.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         try:
             super().privilegedStartService()
         except BindError as error:
@@ -108,9 +110,9 @@ class Daemon(Server):
             raise StartError(str(error), code) from error
 
     def startService(self) -> None:
-        """Start, and take over the signals once the reactor has set its own."""
-        super().startService()
+        """Take over the signals once the reactor has set its own, then start."""
         self.reactor.callWhenRunning(self._take_signals)
+        super().startService()
 
     def start_failed(self, failure: Failure, hosted: HostedService) -> None:
         """A service's ``start`` raised: tell, stop the others in order, exit with 70."""
