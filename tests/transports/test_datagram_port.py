@@ -53,7 +53,7 @@ class Listening:
 
         self.protocol = protocol or Keeper()
         self.socket = open_listener(parse_address(address))
-        self.port = DatagramPort(self.socket, self.protocol, reactor)
+        self.port = DatagramPort.adopt(self.socket, self.protocol, reactor)
         self.number = self.socket.getsockname()[1]
         self.clients: list[socket.socket] = []
 

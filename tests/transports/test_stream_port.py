@@ -49,7 +49,7 @@ class Listening:
         self.factory.noisy = False
         self.factory.protocols = []  # type: ignore[attr-defined]
         self.protocols: list[Any] = self.factory.protocols  # type: ignore[attr-defined]
-        self.port = StreamPort(self.socket, self.factory, reactor)
+        self.port = StreamPort.adopt(self.socket, self.factory, reactor)
         self.number = self.socket.getsockname()[1]
         self.clients: list[socket.socket] = []
 

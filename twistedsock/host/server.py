@@ -103,13 +103,13 @@ class HostedService(Service):
             if listener.address.kind == "stream":
                 if factory is None:
                     factory = ServiceFactory(self.carrier, framing=self.plan.framing)
-                port: Any = StreamPort(listener.socket, factory, self.reactor)
+                port: Any = StreamPort.adopt(listener.socket, factory, self.reactor)
                 self.carrier.gates.append(port)
             else:
                 protocol = ServiceDatagramProtocol(
                     self.carrier, any_source_port=self.plan.any_source_port
                 )
-                port = DatagramPort(listener.socket, protocol, self.reactor)
+                port = DatagramPort.adopt(listener.socket, protocol, self.reactor)
             listener.port = port
             port.startListening()
             self.log.info(

@@ -16,12 +16,15 @@ from typing import Any
 from twisted.internet import error, udp
 from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
+from twisted.python import log
 
-from twistedsock.addresses import unmap
+from twistedsock.addresses import is_numeric, unmap
 from twistedsock.service import NO_METADATA, Metadata
-from twistedsock.transports.stream import inet_address
+from twistedsock.transports.connection import inet_address
+from twistedsock.transports.hotloop import READ, loop_of
 
 DATAGRAMS_A_TURN = 64  # so that a flood does not starve the other descriptors
+MAX_SOUND_HOSTS = 4096  # remembered as checked
 MAX_DATAGRAM_BYTES = 65_535  # above any UDP payload, so that nothing is cut
 
 IP_PKTINFO = 8  # Python has the constants from 3.12 and 3.13 on
@@ -37,26 +40,53 @@ class DatagramPort(udp.Port):
     The protocol gets ``packetReceived(data, addr, metadata)`` where it has that, else
     ``datagramReceived(data, addr)``. IPv4 peers of a dual-stack socket appear as plain IPv4.
 
-    Args:
-        sock: The bound socket, non-blocking.
-        protocol: Any Twisted DatagramProtocol.
-        reactor: Reads.
+    Made like Twisted's own, or by ``adopt`` on a socket that is bound already.
     """
 
-    def __init__(self, sock: socket.socket, protocol: Any, reactor: Any) -> None:
-        host = sock.getsockname()[0]
-        super().__init__(None, protocol, host, MAX_DATAGRAM_BYTES, reactor)
-        self._preexistingSocket: Any = sock
+    _is_v6 = False
+    _tells_destination = False
+    _interest = 0
+    _fd = -1
+    _quiet = False  # whether the owner says who listens, rather than this
+
+    def __init__(
+        self,
+        port: Any,
+        proto: Any,
+        interface: str = "",
+        maxPacketSize: int = 8192,
+        reactor: Any = None,
+    ) -> None:
+        super().__init__(port, proto, interface, maxPacketSize, reactor)
+        self.reactor: Any = self.reactor  # Twisted declares too little of it
         self._deliver: Any = self._deliver_plain
+        self._sound: set[str] = set()  # hosts that have been checked
         self._log = Logger(namespace="twistedsock")
-        self._is_v6 = sock.family == socket.AF_INET6
+
+    @classmethod
+    def adopt(cls, sock: socket.socket, protocol: Any, reactor: Any) -> DatagramPort:
+        """Return a port on *sock*, which is bound and non-blocking.
+
+        The port owns the socket from here on. Call ``startListening`` to read.
+        """
+        host = sock.getsockname()[0]
+        port = cls(None, protocol, host, MAX_DATAGRAM_BYTES, reactor)
+        port._preexistingSocket = sock  # type: ignore[assignment]  # Twisted declares None
+        port._quiet = True
         # Only a wildcard socket hears datagrams to several addresses, or to none of ours.
-        self._tells_destination = host in ("::", "0.0.0.0") and hasattr(sock, "recvmsg")
+        port._tells_destination = host in ("::", "0.0.0.0") and hasattr(sock, "recvmsg")
+        return port
 
     def startListening(self) -> None:
         """Connect the protocol and begin to read."""
-        sock, self._preexistingSocket = self._preexistingSocket, None
-        assert sock is not None
+        packet_received = getattr(self.protocol, "packetReceived", None)
+        self._deliver = packet_received if callable(packet_received) else self._deliver_plain
+        if not self._quiet:
+            super().startListening()  # makes and binds a socket if need be; tells who listens
+            return
+        sock: Any = self._preexistingSocket
+        self._preexistingSocket = None
+        self._is_v6 = sock.family == socket.AF_INET6
         if self._tells_destination:
             if self._is_v6:
                 sock.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)
@@ -66,11 +96,26 @@ class DatagramPort(udp.Port):
         self.fileno = sock.fileno  # type: ignore[method-assign]
         self._realPortNumber = sock.getsockname()[1]
         self.connected = 1
-        self._deliver = getattr(self.protocol, "packetReceived", self._deliver_plain)
         self._connectToProtocol()
 
+    def startReading(self) -> None:
+        """Be told of datagrams."""
+        self._watch(READ)
+
+    def stopReading(self) -> None:
+        """Be told of datagrams no more."""
+        self._watch(0)
+
+    def _watch(self, interest: int) -> None:
+        if interest != self._interest:
+            if not self._interest:
+                self._fd = self.fileno()
+            loop_of(self.reactor).watch(self, self._fd, self._interest, interest)
+            self._interest = interest
+
     def _deliver_plain(self, data: bytes, addr: tuple[str, int], _: Metadata) -> None:
-        self.protocol.datagramReceived(data, addr)
+        # Protocols that know only Twisted get its log context with each datagram, too.
+        log.callWithLogger(self, self.protocol.datagramReceived, data, addr)
 
     def doRead(self) -> None:
         """Read what has come, within bounds."""
@@ -93,6 +138,8 @@ class DatagramPort(udp.Port):
             if not self.connected:
                 return
 
+    hungUp = doRead  # reading takes the error from the socket
+
     def _receive(self) -> tuple[bytes, tuple[str, int], Metadata]:
         data, name = self.socket.recvfrom(self.maxPacketSize)
         return data, _peer(name), NO_METADATA
@@ -105,6 +152,7 @@ class DatagramPort(udp.Port):
         """Send *datagram* to *addr*, or to the connected peer.
 
         Raises:
+            InvalidAddressError: The host is a name, or of the other IP version.
             MessageLengthError: It is too long.
             OSError: The kernel refused it, for one because its buffer is full.
         """
@@ -112,7 +160,13 @@ class DatagramPort(udp.Port):
             if addr is None or self._connectedAddr:
                 self.socket.send(datagram)
             else:
+                if addr[0] not in self._sound:
+                    self._check_host(addr[0])
                 self.socket.sendto(datagram, self._name(addr))
+        except ConnectionRefusedError:
+            # What an ICMP error told of an earlier datagram; this one may fare better.
+            if self._connectedAddr:
+                self.protocol.connectionRefused()
         except OSError as cause:
             raise _translated(cause) from cause
 
@@ -128,6 +182,19 @@ class DatagramPort(udp.Port):
         except OSError as cause:
             raise _translated(cause) from cause
 
+    def _check_host(self, host: str) -> None:
+        """Refuse what is no address for this socket: a name would block while it resolves."""
+        if host != "<broadcast>":
+            if not is_numeric(host):
+                raise error.InvalidAddressError(host, "must be an IP address, not a name")
+            if ":" in host and self.addressFamily == socket.AF_INET:
+                raise error.InvalidAddressError(host, "is IPv6, and the listener is IPv4")
+        if ":" not in host and self.addressFamily == socket.AF_INET6 and not self._is_v6:
+            raise error.InvalidAddressError(host, "is IPv4, and the listener is IPv6")
+        if len(self._sound) >= MAX_SOUND_HOSTS:
+            self._sound.clear()
+        self._sound.add(host)
+
     def _name(self, addr: tuple[str, int]) -> tuple[str, int]:
         if self._is_v6 and ":" not in addr[0]:
             return (f"::ffff:{addr[0]}", addr[1])
@@ -139,6 +206,8 @@ class DatagramPort(udp.Port):
 
     def connectionLost(self, reason: object = None) -> None:
         """Close the socket and fire what ``stopListening`` returned."""
+        if not self._quiet:
+            log.msg(f"(UDP Port {self._realPortNumber} Closed)")
         self.connected = 0
         self.disconnected = 1
         self.stopReading()

@@ -1,92 +1,72 @@
-"""Stream listeners and connections.
+"""Stream listeners.
 
-A Twisted port and server transport, with what stock ones lack: newcomers can be left waiting in
-the kernel's queue, failing accepts do not spin, endings are told apart, and a listening socket
-shared with another process is not shut down for it too.
+A Twisted port, with what the stock one lacks: newcomers can be left waiting in the kernel's queue,
+failing accepts do not spin, and a listening socket shared with another process is not shut down
+for it too.
 """
 
 from __future__ import annotations
 
 import errno
-import os
 import socket
 from typing import Any
 
-from twisted.internet import address, error, tcp
+from twisted.internet import address, tcp
 from twisted.internet.interfaces import IAddress, IDelayedCall, IProtocolFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twistedsock.addresses import unmap
-from twistedsock.errors import CloseReason
 from twistedsock.policy.throttle import LogThrottle
+from twistedsock.transports.connection import StreamServer, inet_address
+from twistedsock.transports.hotloop import READ, loop_of
 
 ACCEPTS_A_TURN = 64  # so that a flood of newcomers does not starve who is served
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.005, 1.0  # after an accept that failed; doubles in between
 
 
-class TransportFailure(error.ConnectionLost):
-    """A connection was lost to a system error; ``close_reason`` is the word for it."""
-
-    def __init__(self, cause: OSError) -> None:
-        super().__init__(os.strerror(cause.errno or 0))
-        self.osError = cause
-        resets = (errno.ECONNRESET, errno.EPIPE)
-        is_reset = cause.errno in resets
-        self.close_reason = CloseReason.PEER_RESET if is_reset else CloseReason.TRANSPORT_ERROR
-
-
-class StreamServer(tcp.Server):
-    """An accepted connection."""
-
-    _high_water = tcp.Server.bufferSize
-
-    def setHighWater(self, size: int) -> None:
-        """Pause a registered streaming producer above *size* unsent bytes."""
-        self._high_water = size
-
-    def _isSendBufferFull(self) -> bool:
-        return len(self.dataBuffer) - self.offset + self._tempDataLen > self._high_water
-
-    def doRead(self) -> Any:
-        """Read once; tell a reset from other failures."""
-        try:
-            data = self.socket.recv(self.bufferSize)
-        except (BlockingIOError, InterruptedError):
-            return None
-        except OSError as cause:
-            return TransportFailure(cause)
-        return self._dataReceived(data)
-
-    def getHost(self) -> IAddress:
-        """Return the local address; an IPv4-mapped one as IPv4."""
-        return inet_address("TCP", self.socket.getsockname())
-
-
 class StreamPort(tcp.Port):
-    """A listener on a socket that is bound and listening already; owns and closes it.
+    """A listener; made like Twisted's own, or by ``adopt`` on a socket that listens already."""
 
-    Args:
-        sock: The listening socket, non-blocking.
-        factory: Any Twisted factory. One that returns None turns the newcomer away.
-        reactor: Accepts.
-    """
-
-    transport = StreamServer
+    transport: Any = StreamServer
     _shouldShutdown = False  # shutdown(2) would end the listener for every process that has it
+    _closes_waiting = True  # where descriptors run out; else they wait until some are free
+    _interest = 0
+    _fd = -1
+    _quiet = False  # whether the owner says who listens, rather than this
 
-    def __init__(self, sock: socket.socket, factory: IProtocolFactory, reactor: Any) -> None:
-        super().__init__(None, factory, None, sock.getsockname()[0], reactor)  # type: ignore[arg-type]
+    def __init__(
+        self,
+        port: Any,
+        factory: IProtocolFactory,
+        backlog: int = 50,
+        interface: str = "",
+        reactor: Any = None,
+    ) -> None:
+        super().__init__(port, factory, backlog, interface, reactor)
         self.reactor: Any = reactor
-        self._preexistingSocket = sock
         self._log = Logger(namespace="twistedsock")
         self._throttle = LogThrottle()
         self._waits = False
         self._pause_s = FIRST_PAUSE_S
         self._retry: IDelayedCall | None = None
 
+    @classmethod
+    def adopt(cls, sock: socket.socket, factory: IProtocolFactory, reactor: Any) -> StreamPort:
+        """Return a port on *sock*, which is bound, listening and non-blocking.
+
+        The port owns the socket from here on. Call ``startListening`` to accept. Where the
+        process has no descriptor left, newcomers wait, instead of being closed as Twisted does.
+        """
+        port = cls(None, factory, 0, sock.getsockname()[0], reactor)
+        port._preexistingSocket = sock
+        port._closes_waiting, port._quiet = False, True
+        return port
+
     def startListening(self) -> None:
         """Begin to accept."""
+        if not self._quiet:
+            super().startListening()  # makes and binds a socket if need be; tells who listens
+            return
         sock, self._preexistingSocket = self._preexistingSocket, None
         assert sock is not None
         self.socket = sock
@@ -95,6 +75,24 @@ class StreamPort(tcp.Port):
         self.factory.doStart()  # type: ignore[union-attr]
         self.connected = True
         self._adjust()
+
+    def startReading(self) -> None:
+        """Be told of newcomers."""
+        self._watch(READ)
+
+    def stopReading(self) -> None:
+        """Be told of newcomers no more."""
+        self._watch(0)
+
+    def _watch(self, interest: int) -> None:
+        if interest != self._interest:
+            if not self._interest:
+                self._fd = self.fileno()
+            loop_of(self.reactor).watch(self, self._fd, self._interest, interest)
+            self._interest = interest
+
+    def stopWriting(self) -> None:
+        """Do nothing: a listener never writes."""
 
     def pauseAccepting(self) -> None:
         """Leave newcomers in the kernel's queue."""
@@ -124,6 +122,8 @@ class StreamPort(tcp.Port):
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as cause:
+                if cause.errno == errno.EMFILE and self._closes_waiting:
+                    self._close_waiting()
                 self._back_off(cause)
                 return
             self._pause_s = FIRST_PAUSE_S
@@ -132,6 +132,8 @@ class StreamPort(tcp.Port):
             except Exception:  # a factory is called: this newcomer alone is lost
                 self._log.failure("a newcomer could not be served")
                 sock.close()
+
+    hungUp = doRead  # accept tells what is wrong with the listener
 
     def _welcome(self, sock: socket.socket, peer: tuple[Any, ...]) -> None:
         peer_address = inet_address("TCP", peer)
@@ -142,9 +144,19 @@ class StreamPort(tcp.Port):
         client: tuple[Any, ...] = (peer_address.host, *peer[1:])
         if isinstance(peer_address, address.IPv4Address):
             client = client[:2]
-        self.sessionno += 1
         connection = self.transport(sock, protocol, client, self, self.sessionno, self.reactor)
+        self.sessionno += 1
         protocol.makeConnection(connection)
+
+    def _close_waiting(self) -> None:
+        """Close who waits, by a descriptor kept for this: what Twisted does when none is left."""
+        with tcp._reservedFD:
+            for _ in range(ACCEPTS_A_TURN):
+                try:
+                    sock, _ = self.socket.accept()
+                except OSError:
+                    return
+                sock.close()
 
     def _back_off(self, cause: OSError) -> None:
         """Pause accepting: the error would come again at once, as long as its cause lasts.
@@ -183,19 +195,5 @@ class StreamPort(tcp.Port):
         return inet_address("TCP", self.socket.getsockname())
 
     def _logConnectionLostMsg(self) -> None:
-        """Say nothing: whoever stops the listener says so."""
-
-
-def inet_address(kind: str, name: tuple[Any, ...]) -> address.IPv4Address | address.IPv6Address:
-    """Return Twisted's address for a socket name, with IPv4-mapped addresses unmapped.
-
-    Args:
-        kind: ``TCP`` or ``UDP``.
-        name: What getsockname, getpeername, accept or recvfrom gave.
-    """
-    host = unmap(name[0])
-    if ":" not in host:
-        return address.IPv4Address(kind, host, name[1])  # type: ignore[arg-type]
-    if name[3] and "%" not in host:
-        host = f"{host}%{name[3]}"  # a link-local address means nothing without its scope
-    return address.IPv6Address(kind, host, *name[1:])  # type: ignore[arg-type]
+        if not self._quiet:
+            super()._logConnectionLostMsg()

@@ -1,0 +1,283 @@
+"""Stream connections: Twisted's own, on the hot loop, and writing at once.
+
+Stock Twisted queues each write and sends it one turn of the reactor later, at the price of two
+epoll_ctl(2). Here ``write`` sends at once whenever nothing is in the way. What is in the way, and
+found by Twisted's own tests:
+
+* anything buffered, or a flush, half-close or close under way: a later write must not overtake;
+* a pull producer, which is resumed only by a flush: its writes are always buffered;
+* TLS: bytes of ``startTLS`` come from below and pass round ``write``, and what a TLS protocol
+  writes as it is aborted must not be sent, so under TLS everything is queued;
+* a failing send eats the socket's error, so that a later read would see a clean end. The error
+  is kept and told by the read or the flush that follows, never from inside ``write``.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Iterable
+from typing import Any
+
+from twisted.internet import address, error, main, tcp
+from twisted.internet.interfaces import IAddress, INegotiated
+from twisted.python.failure import Failure
+
+from twistedsock.addresses import unmap
+from twistedsock.errors import CloseReason
+from twistedsock.transports.hotloop import READ, WRITE, Loop, loop_of
+
+# A connection that fills its reads gets larger ones, and smaller ones when it does so no more:
+# bulk costs fewer calls, and who is idle or chatty costs little memory.
+FIRST_READ_BYTES = 16 * 1024
+LARGEST_READ_BYTES = 256 * 1024
+
+
+class TransportFailure(error.ConnectionLost):
+    """A connection was lost to a system error; ``close_reason`` is the word for it."""
+
+    def __init__(self, cause: OSError) -> None:
+        super().__init__(os.strerror(cause.errno or 0))
+        self.osError = cause
+        is_reset = cause.errno in (errno.ECONNRESET, errno.EPIPE)
+        self.close_reason = CloseReason.PEER_RESET if is_reset else CloseReason.TRANSPORT_ERROR
+
+
+class HotConnection(tcp.Connection):
+    """What server and client connections share."""
+
+    _loop: Loop | None = None
+    _interest = 0  # what the loop watches this for
+    _fd = -1  # as it was when it was last watched anew
+    _direct = False  # whether a write may be sent at once
+    _queues = False  # whether every write is queued: an abort may not send what TLS says last
+    _failed: TransportFailure | None = None  # what a send has met
+    _read_bytes = FIRST_READ_BYTES
+    _high_water = 0  # bytes; 0: Twisted's own mark, bufferSize
+
+    # -- the loop --
+
+    def _watch(self, interest: int) -> None:
+        old = self._interest
+        if interest != old:
+            loop = self._loop
+            if loop is None:
+                loop = self._loop = loop_of(self.reactor)
+            if not old:
+                self._fd = self.fileno()
+            loop.watch(self, self._fd, old, interest)
+            self._interest = interest
+
+    def startReading(self) -> None:
+        """Be told of input."""
+        self._watch(self._interest | READ)
+
+    def stopReading(self) -> None:
+        """Be told of input no more."""
+        self._watch(self._interest & ~READ)
+
+    def startWriting(self) -> None:
+        """Be told when there is room to send."""
+        self._direct = False
+        self._watch(self._interest | WRITE)
+
+    def stopWriting(self) -> None:
+        """Be told of room no more; writes may be sent at once again."""
+        self._watch(self._interest & ~WRITE)
+        self._decide()
+
+    def _decide(self) -> None:
+        """Decide whether the next write may be sent at once."""
+        self._direct = bool(
+            self.connected
+            and not self.disconnecting
+            and not self._interest & WRITE
+            and not self._aborting
+            and not self._writeDisconnecting
+            and not self._writeDisconnected
+            and not self._queues
+            and not self.TLS
+            and self._failed is None
+            and (self.producer is None or self.streamingProducer)
+        )
+
+    # -- input --
+
+    def doRead(self) -> Any:
+        """Read once and hand it to the protocol; larger next time if there was more."""
+        size = self._read_bytes
+        try:
+            data = self.socket.recv(size)
+        except (BlockingIOError, InterruptedError):
+            return None
+        except OSError as cause:
+            return TransportFailure(cause)
+        if not data:
+            return self._failed or main.CONNECTION_DONE
+        got = len(data)
+        if got == size:
+            if size < LARGEST_READ_BYTES:
+                self._read_bytes = 4 * size
+        elif size > FIRST_READ_BYTES and 4 * got < size:
+            self._read_bytes = size // 4
+        self.protocol.dataReceived(data)
+        return None
+
+    def hungUp(self) -> Any:
+        """The connection is over without anything to read."""
+        if self._interest & READ:
+            return self._failed or main.CONNECTION_DONE
+        return self._failed or main.CONNECTION_LOST
+
+    # -- output --
+
+    def setHighWater(self, size: int) -> None:
+        """Pause a registered streaming producer above *size* unsent bytes."""
+        self._high_water = size
+
+    def _isSendBufferFull(self) -> bool:
+        unsent = len(self.dataBuffer) - self.offset + self._tempDataLen
+        return unsent > (self._high_water or self.bufferSize)
+
+    def write(self, data: bytes) -> None:
+        """Send *data* at once as far as the kernel takes it; keep the rest in order."""
+        if not self._direct or data.__class__ is not bytes:
+            super().write(data)
+            return
+        try:
+            sent = self.socket.send(data)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError as cause:
+            if cause.errno != errno.ENOBUFS:  # else there is no memory now, but there will be
+                self._send_failed(cause)
+                return
+            sent = 0
+        if sent != len(data):
+            self.dataBuffer = data
+            self.offset = sent
+            self.startWriting()
+            self._maybePauseProducer()
+
+    def _send_failed(self, cause: OSError) -> None:
+        self._failed = TransportFailure(cause)
+        self._direct = False
+        # What the peer sent before it went can still be read; after it comes the end, which
+        # tells the failure. Where nothing is read, the flush tells it.
+        if not self._interest & READ:
+            self.startWriting()
+
+    def writeSequence(self, iovec: Iterable[bytes]) -> None:
+        """Send the pieces of *iovec* as one write; behind a producer, as ever, by its buffer."""
+        pieces = list(iovec)
+        if (
+            self._direct
+            and self.producer is None
+            and all(piece.__class__ is bytes for piece in pieces)
+        ):
+            self.write(b"".join(pieces))
+        else:
+            super().writeSequence(pieces)
+
+    def doWrite(self) -> Any:
+        """Send what is kept; tell what a send has met."""
+        if self._failed is not None:
+            return self._failed
+        return super().doWrite()
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """Let *producer* fill the buffer; a pull producer does so by flushes alone."""
+        if not streaming:
+            self._direct = False
+        super().registerProducer(producer, streaming)
+        if not streaming and self.producer is not None and not self.TLS:
+            self.startWriting()  # it is resumed when this finds the buffer empty
+        self._decide()
+
+    def unregisterProducer(self) -> None:
+        """Let the producer go."""
+        super().unregisterProducer()
+        self._decide()
+
+    # -- ends --
+
+    def startTLS(self, ctx: Any, normal: bool = True) -> None:
+        """Begin TLS; its bytes are queued, in order behind what is unsent."""
+        self._direct = False
+        super().startTLS(ctx, normal)
+        self._decide()
+
+    def loseConnection(self) -> None:
+        """Close once everything is sent."""
+        super().loseConnection()
+        self._decide()
+
+    def loseWriteConnection(self) -> None:
+        """End our side once everything is sent."""
+        self._direct = False
+        super().loseWriteConnection()
+
+    def abortConnection(self) -> None:
+        """Drop the connection at once."""
+        self._direct = False
+        super().abortConnection()
+        self._direct = False
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Close the socket and tell the protocol."""
+        self._direct = False
+        super().connectionLost(reason)
+        self._direct = False
+
+
+class StreamServer(HotConnection, tcp.Server):
+    """An accepted connection."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        protocol: Any,
+        client: Any,
+        server: Any,
+        number: int,
+        reactor: Any,
+    ) -> None:
+        super().__init__(sock, protocol, client, server, number, reactor)
+        self._queues = INegotiated.implementedBy(protocol.__class__)
+        self._decide()
+
+    def getHost(self) -> IAddress:
+        """Return the local address; an IPv4-mapped one as IPv4."""
+        return inet_address("TCP", self.socket.getsockname())
+
+
+class StreamClient(HotConnection, tcp.Client):
+    """A connection that this side opens."""
+
+    def _connectDone(self) -> None:
+        super()._connectDone()
+        self._queues = INegotiated.implementedBy(self.protocol.__class__)
+        self._decide()
+
+
+class StreamConnector(tcp.Connector):
+    """Makes and remakes a StreamClient, as ``reactor.connectTCP`` makes stock ones."""
+
+    def _makeTransport(self) -> tcp.Client:
+        return StreamClient(self.host, self.port, self.bindAddress, self, self.reactor)
+
+
+def inet_address(kind: str, name: tuple[Any, ...]) -> address.IPv4Address | address.IPv6Address:
+    """Return Twisted's address for a socket name, with IPv4-mapped addresses unmapped.
+
+    Args:
+        kind: ``TCP`` or ``UDP``.
+        name: What getsockname, getpeername, accept or recvfrom gave.
+    """
+    host = unmap(name[0])
+    if ":" not in host:
+        return address.IPv4Address(kind, host, name[1])  # type: ignore[arg-type]
+    if name[3] and "%" not in host:  # a link-local address means nothing without its scope
+        host = socket.getnameinfo(name, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)[0]
+    return address.IPv6Address(kind, host, *name[1:])  # type: ignore[arg-type]
