@@ -3,6 +3,8 @@
 #   make run      serve echo-reply on 127.0.0.1:8888, TCP and UDP, in the foreground
 #   make test     run the tests
 #   make check    everything that must hold: format, lint, types, tests (CI runs this)
+#   make twisted-suite   Twisted's own tests of its transports, against ours
+#   make bench    measure against other servers, side by side
 #   make matrix   the tests on every Python that is here
 #   make deps     install the Debian packages that some tests use (as root)
 #   make clean    remove what make made
@@ -13,7 +15,7 @@ BIN = $(VENV)/bin
 PORT ?= 8888
 MATRIX = 3.11 3.12 3.13
 
-.PHONY: run test check format matrix deps clean
+.PHONY: run test check format twisted-suite bench matrix deps clean
 
 # Each environment is complete once its stamp is newer than pyproject.toml.
 $(VENV)/.run: pyproject.toml
@@ -24,6 +26,10 @@ $(VENV)/.run: pyproject.toml
 
 $(VENV)/.dev: pyproject.toml $(VENV)/.run
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+$(VENV)/.bench: pyproject.toml $(VENV)/.run
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	touch $@
 
 run: $(VENV)/.run
@@ -41,6 +47,13 @@ check: $(VENV)/.dev
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
+
+twisted-suite: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[twisted-suite]'
+	cd tests && ../$(BIN)/python twisted_suite.py
+
+bench: $(VENV)/.bench
+	$(BIN)/python -m benchmarks $(BENCH_FLAGS)
 
 matrix:
 	for version in $(MATRIX); do \
