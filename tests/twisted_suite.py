@@ -91,7 +91,11 @@ class EPollReactor(epollreactor.EPollReactor):
     def _with_watched(self, found: list[Any], interest: int = 1) -> list[Any]:
         """Show what the hot loop watches in place of the loop itself."""
         loop: Any = loop_of(self)
-        watched = [each for each in loop.handlers if each._interest & interest]
+        watched = [
+            each
+            for each in loop.handlers
+            if each._interest & interest and each not in loop._finished
+        ]
         return [each for each in found if not isinstance(each, HotLoop)] + watched
 
 

@@ -13,9 +13,10 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import IO, Any
 
-from twisted.logger import LogEvent, LogLevel, eventAsText, formatEvent
+from twisted.logger import LogEvent, LogLevel, formatEvent
 from twisted.python.reflect import safe_repr
 
 from twistedsock.units import quote_bytes
@@ -70,10 +71,31 @@ def text_line(event: LogEvent) -> str:
 
     An event that has no message is no text.
     """
-    text = eventAsText(event).translate(_LINE_ESCAPES)
+    text = _message(event)
+    if "log_failure" in event:
+        text += "\n" + event["log_failure"].getTraceback()
     if not text:
         return ""
-    return text.rstrip("\n").replace("\n", "\n\t") + "\n"
+    if not text.isprintable():
+        text = text.translate(_LINE_ESCAPES).rstrip("\n").replace("\n", "\n\t")
+    level = event.get("log_level")
+    system = f"{event.get('log_namespace', '-')}#{level.name if level is not None else '-'}"
+    return f"{_second(int(event.get('log_time') or 0))} [{system}] {text}\n"
+
+
+def _message(event: LogEvent) -> str:
+    """Return the event's message, by Twisted's slow formatter only where it needs that."""
+    form = event.get("log_format")
+    if form.__class__ is str and "(" not in form:
+        with suppress(Exception):  # then Twisted's formatter says what is wrong with it
+            return str(form.format_map(event))
+    return formatEvent(event)
+
+
+@lru_cache(maxsize=4)
+def _second(when: int) -> str:
+    """Return a second of the Unix epoch as local time with its zone."""
+    return datetime.fromtimestamp(when).astimezone().strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
 def json_line(event: LogEvent) -> str:
@@ -84,7 +106,7 @@ def json_line(event: LogEvent) -> str:
         "time": when.isoformat(timespec="milliseconds"),
         "level": level.name if level is not None else "info",
         "namespace": event.get("log_namespace", ""),
-        "message": formatEvent(event),
+        "message": _message(event),
     }
     for key, value in event.items():
         if not key.startswith("log_") and key not in record:

@@ -6,7 +6,7 @@ It serves under our transports, which tell where each datagram was sent to, and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from twisted.internet.error import MessageLengthError
@@ -40,7 +40,16 @@ SERVED_PORTS = ServedPorts()  # of this process, whichever reactor call opened t
 class DatagramSession(ServedSession):
     """A datagram peer that is remembered for a while. Services see it as a Session."""
 
-    __slots__ = ("_addr", "_credit", "_headers", "_key", "_protocol", "_reply_from", "_source")
+    __slots__ = (
+        "_addr",
+        "_answer",
+        "_credit",
+        "_headers",
+        "_key",
+        "_protocol",
+        "_reply_from",
+        "_source",
+    )
 
     transport = "datagram"
 
@@ -56,7 +65,8 @@ class DatagramSession(ServedSession):
         self._protocol = protocol
         self._addr = addr
         self._key = key
-        self._reply_from = reply_from
+        self._reply_from = reply_from if protocol.answer_from is not None else None
+        self._answer = protocol.answer if self._reply_from is None else protocol.answer_from
         self._source = source_key(five_tuple.peer_host)
         self._headers = headers_bytes(five_tuple.peer_host)
         self._credit: int | None = 0  # bytes, headers counted, that may be sent; None: proven
@@ -73,23 +83,31 @@ class DatagramSession(ServedSession):
 
     def send(self, message: bytes) -> bool:
         """Send *message* as one datagram; False, counted, where it is dropped."""
-        carrier = self._carrier
         if self._closing or self._lost:
             self.dropped += 1
             return False
         size = len(message)
-        if self._credit is not None:
-            if size + self._headers > self._credit:
+        credit = self._credit
+        if credit is not None:
+            credit -= size + self._headers
+            if credit < 0:
                 self.dropped += 1
-                carrier.note("over_budget", self.peer)
+                self._carrier.note("over_budget", self.peer)
                 return False
-            self._credit -= size + self._headers
-        if not self._protocol.transmit(message, self._addr, self._reply_from):
+            self._credit = credit
+        try:
+            if self._reply_from is None:
+                self._answer(message, self._addr)
+            else:
+                self._answer(message, self._addr, self._reply_from)
+        except (OSError, MessageLengthError) as error:
+            # A full buffer, no route, a firewall: datagrams may be lost, and the peer asks again.
+            is_long = isinstance(error, MessageLengthError)
+            self._carrier.note("send_too_long" if is_long else "send_failed", self.peer)
             self.dropped += 1
             return False
         self.bytes_out += size
         self.messages_out += 1
-        self.last_active = carrier.now
         return True
 
     def abort(self) -> None:
@@ -104,47 +122,32 @@ class DatagramSession(ServedSession):
         # closed() is never called from inside a call on the session.
         self._carrier.reactor.callLater(0, self._transport_lost, reason)
 
-    def _keep(self, messages: Sequence[bytes], metadata: Metadata) -> None:
-        if self._inbox_bytes > INBOX_BYTES and not self._closing:
-            self.dropped += len(messages)
-            self._carrier.note("inbox_full", self.peer)
-            return
-        super()._keep(messages, metadata)
+    def _keep(self, messages: Iterable[bytes], metadata: Metadata) -> None:
+        for message in messages:
+            if self._inbox_bytes > INBOX_BYTES and not self._closing:
+                self.dropped += 1
+                self._carrier.note("inbox_full", self.peer)
+            else:
+                super()._keep((message,), metadata)
 
-    def heard(self, message: bytes, metadata: Metadata) -> None:
-        """Count a datagram of this peer and hand it over."""
-        size = len(message)
-        self.bytes_in += size
-        if self._credit is not None:
-            self._credit += AMPLIFICATION * (size + self._headers)
-        self.last_active = self._carrier.now
-        self._take((message,), metadata)
-
-    def deadline(self) -> float | None:
-        """Return when the next of this session's time-outs would strike, or None."""
-        limits = self._carrier.limits
-        times = []
-        if limits.idle_timeout is not None:
-            times.append(self.last_active + limits.idle_timeout)
-        if limits.session_timeout is not None:
-            times.append(self.opened_at + limits.session_timeout)
-        return min(times, default=None)
+    def deadline(self, now: float) -> float | None:
+        """Return when to look at this session's time-outs again, or None."""
+        idle, limit = self._idle_deadline(now), self._carrier.limits.session_timeout
+        if limit is None:
+            return idle
+        end = self.opened_at + limit
+        return end if idle is None else min(idle, end)
 
     def expired(self, now: float) -> float | None:
-        """Act on the time-out that has struck at *now*; return the next deadline."""
-        deadline = self.deadline()
-        if self._closing or deadline is None:
+        """Act on the time-out that has struck at *now*; return when to look again."""
+        if self._closing:
             return None
-        if deadline > now:
+        deadline = self.deadline(now)
+        if deadline is None or deadline > now:
             return deadline
         limit = self._carrier.limits.session_timeout
-        if limit is not None and now >= self.opened_at + limit:
-            self._finish(CloseReason.SESSION_TIMEOUT)
-        elif self._is_working:
-            self.last_active = now
-            return self.deadline()
-        else:
-            self._finish(CloseReason.IDLE_TIMEOUT)
+        over = limit is not None and now >= self.opened_at + limit
+        self._finish(CloseReason.SESSION_TIMEOUT if over else CloseReason.IDLE_TIMEOUT)
         return None
 
 
@@ -192,8 +195,9 @@ class ServiceDatagramProtocol(DatagramProtocol):
         host = transport.getHost()
         self._scheme = scheme_of(host)
         self._host, self._port = host_and_port(host)
-        self._write = transport.write
-        self._write_from = getattr(transport, "writeFrom", None)  # ours can choose the source
+        # Ours need not check an address that they have told, and can choose the source.
+        self.answer = getattr(transport, "answer", transport.write)
+        self.answer_from = getattr(transport, "writeFrom", None)
         self._guard = DatagramGuard(
             self._port,
             any_source_port=self._any_source_port,
@@ -227,12 +231,14 @@ class ServiceDatagramProtocol(DatagramProtocol):
             return
         destination = metadata.destination
         key = addr if destination is None else (addr, destination)
-        session = self.peers.use(key)
+        session = self.peers.use(key) or self._open(key, addr, metadata)
         if session is None:
-            session = self._open(key, addr, metadata)
-            if session is None:
-                return
-        session.heard(data, metadata)
+            return
+        size = len(data)
+        session.bytes_in += size
+        if session._credit is not None:
+            session._credit += AMPLIFICATION * (size + session._headers)
+        session._take((data,), metadata)
 
     def _open(self, key: object, addr: Peer, metadata: Metadata) -> DatagramSession | None:
         """Return a new session, or None where the guard or a limit says no."""
@@ -258,25 +264,9 @@ class ServiceDatagramProtocol(DatagramProtocol):
         five_tuple = FiveTuple(self._scheme, local, self._port, host, port)
         session = DatagramSession(self, five_tuple, addr, key, destination)
         self.peers.add(key, session, source)
-        carrier.time(session, session.deadline())
+        carrier.time(session, session.deadline(session.opened_at))
         session._begin()
         return session if not session._closing else None
-
-    def transmit(self, message: bytes, addr: Peer, source: str | None) -> bool:
-        """Send *message* to *addr* from *source*; False, counted, where the kernel refuses."""
-        try:
-            if source is None or self._write_from is None:
-                self._write(message, addr)
-            else:
-                self._write_from(message, addr, source)
-        except MessageLengthError:
-            self.carrier.note("send_too_long", addr[0])
-            return False
-        except OSError:
-            # A full buffer, no route, a firewall: datagrams may be lost, and the peer asks again.
-            self.carrier.note("send_failed", addr[0])
-            return False
-        return True
 
     def connectionRefused(self) -> None:
         """Count that a connected peer's host has nobody on that port."""

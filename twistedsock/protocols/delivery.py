@@ -7,7 +7,7 @@ Knows the contract; never how bytes move: subclasses say what sending and closin
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
@@ -20,6 +20,7 @@ from twistedsock.protocols.carrier import Carrier, LiveSession
 from twistedsock.service import Metadata
 
 INBOX_BYTES = 64 * 1024  # while a service awaits, a peer may not make us hold more than this
+IDLE_LOOKS = 8  # in an idle time-out
 MESSAGE_OVERHEAD_BYTES = 64  # what a message costs beside its bytes: empty ones are not free
 
 
@@ -41,6 +42,7 @@ class ServedSession(LiveSession):
         "_drain_waiters",
         "_end_pending",
         "_final",
+        "_held",
         "_inbox",
         "_inbox_bytes",
         "_lost",
@@ -49,6 +51,7 @@ class ServedSession(LiveSession):
         "_peer_ended",
         "_pumping",
         "_received",
+        "_seen_bytes",
         "_work",
         "last_active",
     )
@@ -56,16 +59,19 @@ class ServedSession(LiveSession):
     def __init__(self, carrier: Carrier, five_tuple: FiveTuple) -> None:
         now = carrier.reactor.seconds()
         super().__init__(carrier.next_number(), five_tuple, now)
-        self.last_active = now
+        self.last_active: float = now
+        self._seen_bytes = 0
+        self._held = False
         self._carrier = carrier
         self._received = carrier.service.received
-        self._inbox: deque[tuple[bytes, Metadata]] = deque()
+        # None while empty: most sessions never need one, and it is large.
+        self._inbox: deque[tuple[bytes, Metadata]] | None = None
         self._inbox_bytes = 0
         self._awaiting = self._closing = self._congested = self._conversing = False
         self._end_pending = self._lost = self._over = self._peer_ended = self._pumping = False
         self._final: CloseReason | None = None
         self._message_waiter: Deferred[None] | None = None
-        self._drain_waiters: list[Deferred[None]] = []
+        self._drain_waiters: list[Deferred[None]] | None = None
         self._work: Deferred[Any] | None = None
 
     # -- what subclasses supply --
@@ -94,8 +100,11 @@ class ServedSession(LiveSession):
             return fail(SessionClosed(self.reason or CloseReason.CLOSED))
         if not self._congested:
             return succeed(None)
-        waiter: Deferred[None] = Deferred(self._drain_waiters.remove)
-        self._drain_waiters.append(waiter)
+        waiters = self._drain_waiters
+        if waiters is None:
+            waiters = self._drain_waiters = []
+        waiter: Deferred[None] = Deferred(waiters.remove)
+        waiters.append(waiter)
         return waiter
 
     async def __anext__(self) -> bytes:
@@ -124,7 +133,7 @@ class ServedSession(LiveSession):
         if self._carrier.is_ready:
             self._welcome()
             return
-        self._awaiting = True
+        self._awaiting = self._held = True
         self._carrier.start().addCallbacks(lambda _: self._welcome(), self._not_started)
 
     def _not_started(self, _: object) -> None:
@@ -147,36 +156,42 @@ class ServedSession(LiveSession):
         await to_deferred(service.opened(self))
         await service.converse(self)
 
-    def _take(self, messages: Sequence[bytes], metadata: Metadata) -> None:
+    def _take(self, messages: Iterable[bytes], metadata: Metadata) -> None:
         """Hand *messages* over now, or keep them in order until their turn comes."""
-        if self._inbox or self._awaiting or self._congested or self._pumping:
+        if self._held:
             self._keep(messages, metadata)
             return
         received = self._received
         self.metadata = metadata
+        rest = iter(messages)
         try:
-            for position, message in enumerate(messages):
+            for message in rest:
                 self.messages_in += 1
                 result = received(self, message)
                 if result is not None:
                     self._await(result, self._resume)
-                if self._awaiting or self._congested or self._closing:
-                    self._keep(messages[position + 1 :], metadata)
+                if self._held:
+                    self._keep(rest, metadata)
                     return
         except Exception:  # a plug-in is called: its failure ends this session alone
             self._failed(Failure())
 
-    def _keep(self, messages: Sequence[bytes], metadata: Metadata) -> None:
+    def _keep(self, messages: Iterable[bytes], metadata: Metadata) -> None:
         if self._closing and not self._lost:
             return
+        inbox = self._inbox
+        if inbox is None:
+            inbox = self._inbox = deque()
         for message in messages:
-            self._inbox.append((message, metadata))
+            inbox.append((message, metadata))
             self._inbox_bytes += len(message) + MESSAGE_OVERHEAD_BYTES
+        self._held = True
         if self._conversing:
             self._wake_reader()
         self._adjust_reading()
 
     def _take_from_inbox(self) -> bytes:
+        assert self._inbox
         message, self.metadata = self._inbox.popleft()
         self._inbox_bytes -= len(message) + MESSAGE_OVERHEAD_BYTES
         self.messages_in += 1
@@ -189,7 +204,7 @@ class ServedSession(LiveSession):
             return
         if self._pumping:
             return
-        self._pumping = True
+        self._pumping = self._held = True
         try:
             while self._inbox and not self._awaiting and not self._congested:
                 result = self._received(self, self._take_from_inbox())
@@ -199,6 +214,7 @@ class ServedSession(LiveSession):
             self._failed(Failure())
         finally:
             self._pumping = False
+            self._release()
         if not self._inbox and not self._awaiting:
             if self._end_pending:
                 self._end_pending = False
@@ -212,6 +228,12 @@ class ServedSession(LiveSession):
                 return
         self._adjust_reading()
 
+    def _release(self) -> None:
+        """Decide whether the next message may be handed over as it comes."""
+        self._held = bool(
+            self._inbox or self._awaiting or self._congested or self._closing or self._lost
+        )
+
     def _run(self, hook: Any) -> None:
         """Call a hook of this session; what it awaits holds back the messages."""
         try:
@@ -223,7 +245,7 @@ class ServedSession(LiveSession):
             self._await(result, self._resume)
 
     def _await(self, awaitable: Any, then: Any) -> None:
-        self._awaiting = True
+        self._awaiting = self._held = True
         self._work = to_deferred(awaitable)
         self._work.addCallbacks(then, self._failed)
 
@@ -269,6 +291,23 @@ class ServedSession(LiveSession):
         """Whether the service, not the peer, is what the session waits for."""
         return self._awaiting and self._message_waiter is None
 
+    # -- idleness --
+
+    def _idle_deadline(self, now: float) -> float | None:
+        """Return when to look again whether the session is idle; None where it may be for ever.
+
+        Nothing is done for each message: whether bytes have moved is looked at eight times in
+        an idle time-out, so that it strikes at most an eighth late.
+        """
+        timeout = self._carrier.limits.idle_timeout
+        if timeout is None:
+            return None
+        moved = self.bytes_in + self.bytes_out
+        if moved != self._seen_bytes or self._is_working:
+            self._seen_bytes = moved
+            self.last_active = now
+        return min(self.last_active + timeout, now + timeout / IDLE_LOOKS)
+
     # -- the ends --
 
     def finish_when_handled(self, reason: CloseReason) -> None:
@@ -285,16 +324,17 @@ class ServedSession(LiveSession):
     def _set_congested(self, congested: bool) -> None:
         self._congested = congested
         if congested:
+            self._held = True
             self._adjust_reading()
             return
-        waiters, self._drain_waiters = self._drain_waiters, []
-        for waiter in waiters:
+        waiters, self._drain_waiters = self._drain_waiters, None
+        for waiter in waiters or ():
             waiter.callback(None)
         self._pump()
 
     def _stop_delivery(self, reason: CloseReason) -> None:
         """Note that the session is ending for *reason*; nothing more is handed over."""
-        self._closing = True
+        self._closing = self._held = True
         if self.reason is None:
             self.reason = reason
         self._drop_inbox()
@@ -302,7 +342,7 @@ class ServedSession(LiveSession):
 
     def _transport_lost(self, reason: CloseReason) -> None:
         """The transport is gone. What was accepted before is still handed over, then it ends."""
-        self._lost = True
+        self._lost = self._held = True
         self._congested = False
         if self.reason is None:
             self.reason = reason
@@ -313,13 +353,13 @@ class ServedSession(LiveSession):
             self._conclude()
 
     def _fail_waiters(self) -> None:
-        waiters, self._drain_waiters = self._drain_waiters, []
-        for waiter in waiters:
+        waiters, self._drain_waiters = self._drain_waiters, None
+        for waiter in waiters or ():
             waiter.errback(SessionClosed(self.reason or CloseReason.CLOSED))
         self._wake_reader()
 
     def _drop_inbox(self) -> None:
-        self._inbox.clear()
+        self._inbox = None
         self._inbox_bytes = 0
 
     def cut_off(self) -> None:

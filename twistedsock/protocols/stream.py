@@ -56,7 +56,7 @@ class ServiceProtocol(Protocol):
         session = StreamSession(self._carrier, five_tuple_of(transport), transport, self._framer)
         self.session = session
         transport.registerProducer(self, True)
-        self._carrier.time(session, session.deadline())
+        self._carrier.time(session, session.deadline(session.opened_at))
         session._begin()
 
     def dataReceived(self, data: bytes) -> None:
@@ -66,7 +66,6 @@ class ServiceProtocol(Protocol):
         session.bytes_in += len(data)
         if session._closing:
             return  # lingering: read only so that the peer is not reset
-        session.last_active = self._carrier.now
         try:
             messages = self._feed(data)
         except PeerProtocolError as error:

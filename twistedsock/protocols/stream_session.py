@@ -66,14 +66,16 @@ class StreamSession(ServedSession):
         self._write(frame)
         self.bytes_out += len(frame)
         self.messages_out += 1
-        carrier = self._carrier
-        self.last_active = carrier.now
         if self._congested:
-            self._overrun += len(frame)
-            if self._overrun > OVERRUN * carrier.limits.write_high_water:
-                carrier.note("overrun", self.peer)
-                self._abort(CloseReason.LIMIT)
+            self._count_overrun(len(frame))
         return True
+
+    def _count_overrun(self, size: int) -> None:
+        """Stop a service that sends on and on to a peer that does not read."""
+        self._overrun += size
+        if self._overrun > OVERRUN * self._carrier.limits.write_high_water:
+            self._carrier.note("overrun", self.peer)
+            self._abort(CloseReason.LIMIT)
 
     def abort(self) -> None:
         """End the session at once; what is unsent is lost."""
@@ -115,33 +117,29 @@ class StreamSession(ServedSession):
 
     # -- deadlines --
 
-    def deadline(self) -> float | None:
-        """Return when the next of this session's time-outs would strike, or None."""
+    def deadline(self, now: float) -> float | None:
+        """Return when to look at this session's time-outs again, or None."""
         limits, carrier = self._carrier.limits, self._carrier
-        times = []
-        if limits.idle_timeout is not None:
-            times.append(self.last_active + limits.idle_timeout)
+        times = [self._idle_deadline(now)]
         if limits.session_timeout is not None:
             times.append(self.opened_at + limits.session_timeout)
         if carrier.first_byte_timeout is not None and not self.bytes_in:
             times.append(self.opened_at + carrier.first_byte_timeout)
         if self._congested:
             times.append(self._congested_at + limits.write_timeout)
-        return min(times, default=None)
+        return min((each for each in times if each is not None), default=None)
 
     def expired(self, now: float) -> float | None:
-        """Act on the time-out that has struck at *now*; return the next deadline."""
+        """Act on the time-out that has struck at *now*; return when to look again."""
         if self._lost:
             return None
         if self._closing:  # it had its time to flush, or to end its side
-            if not self._write_ended and self.reason in (
-                CloseReason.CLOSED,
-                CloseReason.PEER_CLOSED,
-            ):
+            in_order = (CloseReason.CLOSED, CloseReason.PEER_CLOSED)
+            if not self._write_ended and self.reason in in_order:
                 self.reason = CloseReason.WRITE_TIMEOUT
             self._transport.abortConnection()
             return None
-        deadline = self.deadline()
+        deadline = self.deadline(now)
         if deadline is None or deadline > now:
             return deadline
         limits, carrier = self._carrier.limits, self._carrier
@@ -150,15 +148,9 @@ class StreamSession(ServedSession):
             return None
         if limits.session_timeout is not None and now >= self.opened_at + limits.session_timeout:
             self._finish(CloseReason.SESSION_TIMEOUT)
-        elif (
-            carrier.first_byte_timeout is not None
-            and not self.bytes_in
-            and now >= self.opened_at + carrier.first_byte_timeout
-        ):
-            self._finish(CloseReason.FIRST_BYTE_TIMEOUT)
-        elif self._is_working:
-            self.last_active = now
-            return self.deadline()
+        elif carrier.first_byte_timeout is not None and not self.bytes_in:
+            waited = now >= self.opened_at + carrier.first_byte_timeout
+            self._finish(CloseReason.FIRST_BYTE_TIMEOUT if waited else CloseReason.IDLE_TIMEOUT)
         else:
             self._finish(CloseReason.IDLE_TIMEOUT)
         return None if self._lost else now + limits.write_timeout
@@ -167,10 +159,10 @@ class StreamSession(ServedSession):
 
     def congest(self) -> None:
         """More than the high-water mark waits to be sent."""
-        self._congested_at = self._carrier.reactor.seconds()
+        now = self._congested_at = self._carrier.reactor.seconds()
         self._overrun = 0
         self._set_congested(True)
-        self._carrier.time(self, self.deadline())
+        self._carrier.time(self, self.deadline(now))
 
     def decongest(self) -> None:
         """Everything has been sent."""

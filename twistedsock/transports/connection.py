@@ -52,6 +52,8 @@ class HotConnection(tcp.Connection):
     _fd = -1  # as it was when it was last watched anew
     _direct = False  # whether a write may be sent at once
     _queues = False  # whether every write is queued: an abort may not send what TLS says last
+    _recv: Any
+    _send: Any
     _failed: TransportFailure | None = None  # what a send has met
     _read_bytes = FIRST_READ_BYTES
     _high_water = 0  # bytes; 0: Twisted's own mark, bufferSize
@@ -84,8 +86,9 @@ class HotConnection(tcp.Connection):
 
     def stopWriting(self) -> None:
         """Be told of room no more; writes may be sent at once again."""
-        self._watch(self._interest & ~WRITE)
-        self._decide()
+        if self._interest & WRITE:
+            self._watch(self._interest & ~WRITE)
+            self._decide()
 
     def _decide(self) -> None:
         """Decide whether the next write may be sent at once."""
@@ -108,7 +111,7 @@ class HotConnection(tcp.Connection):
         """Read once and hand it to the protocol; larger next time if there was more."""
         size = self._read_bytes
         try:
-            data = self.socket.recv(size)
+            data = self._recv(size)
         except (BlockingIOError, InterruptedError):
             return None
         except OSError as cause:
@@ -146,7 +149,7 @@ class HotConnection(tcp.Connection):
             super().write(data)
             return
         try:
-            sent = self.socket.send(data)
+            sent = self._send(data)
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError as cause:
@@ -188,17 +191,20 @@ class HotConnection(tcp.Connection):
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         """Let *producer* fill the buffer; a pull producer does so by flushes alone."""
-        if not streaming:
-            self._direct = False
+        if streaming:
+            super().registerProducer(producer, streaming)
+            return
+        self._direct = False
         super().registerProducer(producer, streaming)
-        if not streaming and self.producer is not None and not self.TLS:
+        if self.producer is not None and not self.TLS:
             self.startWriting()  # it is resumed when this finds the buffer empty
-        self._decide()
 
     def unregisterProducer(self) -> None:
         """Let the producer go."""
+        was_pulled = self.producer is not None and not self.streamingProducer
         super().unregisterProducer()
-        self._decide()
+        if was_pulled:
+            self._decide()
 
     # -- ends --
 
@@ -209,9 +215,12 @@ class HotConnection(tcp.Connection):
         self._decide()
 
     def loseConnection(self) -> None:
-        """Close once everything is sent."""
+        """Close once everything is sent; where it is already, without waiting for room to send."""
+        direct, self._direct = self._direct, False
+        if direct and self.producer is None and self._loop is not None and self._loop.finish(self):
+            self.disconnecting = 1
+            return
         super().loseConnection()
-        self._decide()
 
     def loseWriteConnection(self) -> None:
         """End our side once everything is sent."""
@@ -222,13 +231,20 @@ class HotConnection(tcp.Connection):
         """Drop the connection at once."""
         self._direct = False
         super().abortConnection()
-        self._direct = False
 
     def connectionLost(self, reason: Failure) -> None:
         """Close the socket and tell the protocol."""
         self._direct = False
+        if self._interest and self._loop is not None:
+            self._loop.forget(self, self._fd)
+            self._interest = 0
         super().connectionLost(reason)
-        self._direct = False
+        self._recv = self._send = _gone
+
+
+def _gone(_: Any) -> Any:
+    """Stand in for the socket of a connection that is lost, so that it can be freed."""
+    raise OSError(errno.EBADF, os.strerror(errno.EBADF))
 
 
 class StreamServer(HotConnection, tcp.Server):
@@ -240,22 +256,61 @@ class StreamServer(HotConnection, tcp.Server):
         protocol: Any,
         client: Any,
         server: Any,
-        number: int,
+        sessionno: int,
         reactor: Any,
     ) -> None:
-        super().__init__(sock, protocol, client, server, number, reactor)
+        # What tcp.Server does, less the texts that only __repr__ and the log context want.
+        tcp.Connection.__init__(self, sock, protocol, reactor)
+        if len(client) != 2:
+            self._addressType = address.IPv6Address
+        self.server = server
+        self.client = client
+        self.sessionno = sessionno
+        self.hostname = client[0]
+        self._recv, self._send = sock.recv, sock.send
         self._queues = INegotiated.implementedBy(protocol.__class__)
-        self._decide()
+        self.startReading()
+        self.connected = 1
+        self._direct = not self._queues
+
+    @property
+    def logstr(self) -> str:  # type: ignore[override]
+        """The log context of what this connection does."""
+        return f"{self._getLogPrefix(self.protocol)},{self.sessionno},{self.hostname}"
+
+    @property
+    def repstr(self) -> str:
+        """What ``repr`` shows."""
+        if self._repstr is not None:
+            return self._repstr
+        name = self.protocol.__class__.__name__
+        return f"<{name} #{self.sessionno} on {self.server._realPortNumber}>"
+
+    @repstr.setter
+    def repstr(self, text: str) -> None:
+        self._repstr = text
+
+    _repstr: str | None = None
+    # Set by the port where it knows them; a system call each otherwise.
+    _local: IAddress | None = None
+    _remote: IAddress | None = None
 
     def getHost(self) -> IAddress:
         """Return the local address; an IPv4-mapped one as IPv4."""
-        return inet_address("TCP", self.socket.getsockname())
+        if self._local is None:
+            self._local = inet_address("TCP", self.socket.getsockname())
+        return self._local
+
+    def getPeer(self) -> IAddress:
+        """Return the peer's address; an IPv4-mapped one as IPv4."""
+        return self._remote if self._remote is not None else super().getPeer()
 
 
 class StreamClient(HotConnection, tcp.Client):
     """A connection that this side opens."""
 
     def _connectDone(self) -> None:
+        self._recv, self._send = self.socket.recv, self.socket.send
         super()._connectDone()
         self._queues = INegotiated.implementedBy(self.protocol.__class__)
         self._decide()

@@ -119,10 +119,18 @@ class DatagramPort(udp.Port):
 
     def doRead(self) -> None:
         """Read what has come, within bounds."""
-        receive = self._receive_with_destination if self._tells_destination else self._receive
+        receive, size, deliver = self.socket.recvfrom, self.maxPacketSize, self._deliver
+        if self._tells_destination:
+            receive_told = self._receive_with_destination
         for _ in range(DATAGRAMS_A_TURN):
             try:
-                data, addr, metadata = receive()
+                if self._tells_destination:
+                    data, addr, metadata = receive_told()
+                else:
+                    data, addr = receive(size)
+                    metadata = NO_METADATA
+                    if len(addr) != 2:
+                        addr = _peer(addr)
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as cause:
@@ -132,17 +140,13 @@ class DatagramPort(udp.Port):
                     self.protocol.connectionRefused()
                 continue
             try:
-                self._deliver(data, addr, metadata)
+                deliver(data, addr, metadata)
             except Exception:  # a protocol is called: this datagram alone is lost
                 self._log.failure("a datagram could not be served")
             if not self.connected:
                 return
 
     hungUp = doRead  # reading takes the error from the socket
-
-    def _receive(self) -> tuple[bytes, tuple[str, int], Metadata]:
-        data, name = self.socket.recvfrom(self.maxPacketSize)
-        return data, _peer(name), NO_METADATA
 
     def _receive_with_destination(self) -> tuple[bytes, tuple[str, int], Metadata]:
         data, ancillary, flags, name = self.socket.recvmsg(self.maxPacketSize, _ANCILLARY_BYTES)
@@ -169,6 +173,19 @@ class DatagramPort(udp.Port):
                 self.protocol.connectionRefused()
         except OSError as cause:
             raise _translated(cause) from cause
+
+    def answer(self, datagram: bytes, addr: tuple[str, int]) -> None:
+        """Send *datagram* to *addr*, which a datagram came from: so it need not be checked.
+
+        Raises:
+            MessageLengthError: It is too long.
+            OSError: The kernel refused it.
+        """
+        try:
+            self.socket.sendto(datagram, self._name(addr) if self._is_v6 else addr)
+        except OSError as cause:
+            if cause.errno != errno.ECONNREFUSED:
+                raise _translated(cause) from cause
 
     def writeFrom(self, datagram: bytes, addr: tuple[str, int], source: str) -> None:
         """Send *datagram* to *addr* from the local address *source*.

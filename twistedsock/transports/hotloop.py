@@ -55,6 +55,12 @@ class Loop(Protocol):
     def watch(self, handler: Any, fd: int, old: int, new: int) -> None:
         """Change what *handler* is watched for from *old* to *new* (READ, WRITE, 0: nothing)."""
 
+    def forget(self, handler: Any, fd: int) -> None:
+        """Watch *handler* no more; its descriptor is closed next."""
+
+    def finish(self, handler: Any) -> bool:
+        """Return whether *handler* will be ended once the event that is served is over."""
+
 
 def loop_of(reactor: Any) -> Loop:
     """Return the loop of *reactor*, made when it is first asked for."""
@@ -83,6 +89,15 @@ class StockLoop:
         if dropped & WRITE:
             self._reactor.removeWriter(handler)
 
+    def forget(self, handler: Any, fd: int) -> None:
+        """Watch *handler* no more."""
+        self._reactor.removeReader(handler)
+        self._reactor.removeWriter(handler)
+
+    def finish(self, handler: Any) -> bool:
+        """Return False: only a flush ends it."""
+        return False
+
 
 @implementer(IReadDescriptor)
 class HotLoop:
@@ -99,6 +114,7 @@ class HotLoop:
         # Descriptors closed while a round of events is served. Their number may have been given
         # to a new connection already, which events from before it do not concern.
         self._stale: set[int] = set()
+        self._finished: list[Any] = []  # to be ended once the event that is served is over
         self._serving = False
 
     @property
@@ -123,6 +139,31 @@ class HotLoop:
                 self._stale.add(fd)
             elif not self._handlers:
                 self._close()
+
+    def forget(self, handler: Any, fd: int) -> None:
+        """Watch *handler* no more; its descriptor is closed next, which takes it out of epoll."""
+        if self._handlers.get(fd) is handler:
+            del self._handlers[fd]
+            if self._serving:
+                self._stale.add(fd)
+            elif not self._handlers:
+                self._close()
+
+    def finish(self, handler: Any) -> bool:
+        """End *handler*, which has nothing left to send, right after the event being served.
+
+        Returns:
+            False where none is being served; the caller waits for an event then.
+        """
+        if self._serving:
+            self._finished.append(handler)
+        return self._serving
+
+    def _end_finished(self) -> None:
+        while self._finished:
+            handler = self._finished.pop()
+            if handler.connected and not handler._aborting:
+                self._disconnect(handler, ConnectionDone(), False)
 
     def _open(self) -> None:
         self._epoll = select.epoll()
@@ -179,6 +220,8 @@ class HotLoop:
                     except BaseException as error:  # protocols are called: one connection's fault
                         log.err()
                         self._disconnect(handler, error, False)
+                    if self._finished:
+                        self._end_finished()
                 if stale:
                     stale.clear()
                 now = time.monotonic()
@@ -211,12 +254,12 @@ class HotLoop:
         """End *handler* as a Twisted reactor does: the end of input may be a half-close."""
         is_end = why.__class__ is ConnectionDone
         try:
-            handler.stopReading()
-            if is_end and in_read and IHalfCloseableDescriptor.providedBy(handler):
+            half_closes = is_end and in_read and IHalfCloseableDescriptor.providedBy(handler)
+            if half_closes:
                 handler.readConnectionLost(_DONE)
-                return
-            handler.stopWriting()
-            if is_end:
+                if handler not in self._finished:
+                    handler.stopReading()
+            elif is_end:
                 handler.connectionLost(_DONE)
             elif why.__class__ is ConnectionLost:
                 handler.connectionLost(_LOST)

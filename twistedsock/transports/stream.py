@@ -32,6 +32,8 @@ class StreamPort(tcp.Port):
     _closes_waiting = True  # where descriptors run out; else they wait until some are free
     _interest = 0
     _fd = -1
+    _accepts = 1  # how often to try in a turn
+    _local: IAddress | None = None  # where every connection has the listener's own address
     _quiet = False  # whether the owner says who listens, rather than this
 
     def __init__(
@@ -72,6 +74,9 @@ class StreamPort(tcp.Port):
         self.socket = sock
         self.fileno = sock.fileno  # type: ignore[method-assign]
         self._realPortNumber = sock.getsockname()[1]
+        local = inet_address("TCP", sock.getsockname())
+        if local.host not in ("::", "0.0.0.0"):
+            self._local = local
         self.factory.doStart()  # type: ignore[union-attr]
         self.connected = True
         self._adjust()
@@ -114,12 +119,13 @@ class StreamPort(tcp.Port):
 
     def doRead(self) -> None:
         """Accept who is waiting, within bounds."""
-        for _ in range(ACCEPTS_A_TURN):
+        for accepted in range(self._accepts):
             if self._waits or not self.connected or self.disconnecting:
                 return
             try:
                 sock, peer = self.socket.accept()
             except (BlockingIOError, InterruptedError):
+                self._accepts = max(1, accepted)
                 return
             except OSError as cause:
                 if cause.errno == errno.EMFILE and self._closes_waiting:
@@ -132,6 +138,8 @@ class StreamPort(tcp.Port):
             except Exception:  # a factory is called: this newcomer alone is lost
                 self._log.failure("a newcomer could not be served")
                 sock.close()
+        # There may be more: try for more next time, up to the bound.
+        self._accepts = min(2 * self._accepts, ACCEPTS_A_TURN)
 
     hungUp = doRead  # accept tells what is wrong with the listener
 
@@ -146,6 +154,9 @@ class StreamPort(tcp.Port):
             client = client[:2]
         connection = self.transport(sock, protocol, client, self, self.sessionno, self.reactor)
         self.sessionno += 1
+        connection._remote = peer_address
+        if self._local is not None:
+            connection._local = self._local
         protocol.makeConnection(connection)
 
     def _close_waiting(self) -> None:

@@ -20,7 +20,7 @@ from twistedsock.errors import FrameError, PeerProtocolError
 
 MAX_MESSAGE_BYTES: Final = 64 * 1024  # the default: a peer may not make us hold more than this
 
-Encoder = Callable[[bytes], bytes]
+CR: Final = 0x0D
 
 
 class Framer(Protocol):
@@ -87,6 +87,10 @@ class LineFramer:
 
     def feed(self, data: bytes) -> list[bytes]:
         """Return the lines completed by *data*, without their line ends."""
+        size = len(data) - 1
+        if not self._buffer and 0 < size <= self._max and data.find(b"\n") == size:
+            # One whole line and nothing else: what most reads bring.
+            return [data[:-2] if data[size - 1] == CR else data[:-1]]
         if self._buffer:
             self._buffer += data
             end = self._buffer.rfind(b"\n", self._searched)
