@@ -6,6 +6,7 @@ It serves under our transports, which tell where each datagram was sent to, and 
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 from typing import Any
 
@@ -66,7 +67,7 @@ class DatagramSession(ServedSession):
         self._addr = addr
         self._key = key
         self._reply_from = reply_from if protocol.answer_from is not None else None
-        self._answer = protocol.answer if self._reply_from is None else protocol.answer_from
+        self._answer: Any = protocol.answer if self._reply_from is None else protocol.answer_from
         self._source = source_key(five_tuple.peer_host)
         self._headers = headers_bytes(five_tuple.peer_host)
         self._credit: int | None = 0  # bytes, headers counted, that may be sent; None: proven
@@ -102,7 +103,7 @@ class DatagramSession(ServedSession):
                 self._answer(message, self._addr, self._reply_from)
         except (OSError, MessageLengthError) as error:
             # A full buffer, no route, a firewall: datagrams may be lost, and the peer asks again.
-            is_long = isinstance(error, MessageLengthError)
+            is_long = isinstance(error, MessageLengthError) or error.errno == errno.EMSGSIZE
             self._carrier.note("send_too_long" if is_long else "send_failed", self.peer)
             self.dropped += 1
             return False
@@ -238,7 +239,7 @@ class ServiceDatagramProtocol(DatagramProtocol):
         session.bytes_in += size
         if session._credit is not None:
             session._credit += AMPLIFICATION * (size + session._headers)
-        session._take((data,), metadata)
+        session._take_one(data, metadata)
 
     def _open(self, key: object, addr: Peer, metadata: Metadata) -> DatagramSession | None:
         """Return a new session, or None where the guard or a limit says no."""

@@ -176,6 +176,20 @@ class ServedSession(LiveSession):
         except Exception:  # a plug-in is called: its failure ends this session alone
             self._failed(Failure())
 
+    def _take_one(self, message: bytes, metadata: Metadata) -> None:
+        """Hand *message* over now, or keep it until its turn comes."""
+        if self._held:
+            self._keep((message,), metadata)
+            return
+        self.metadata = metadata
+        self.messages_in += 1
+        try:
+            result = self._received(self, message)
+            if result is not None:
+                self._await(result, self._resume)
+        except Exception:  # a plug-in is called: its failure ends this session alone
+            self._failed(Failure())
+
     def _keep(self, messages: Iterable[bytes], metadata: Metadata) -> None:
         if self._closing and not self._lost:
             return

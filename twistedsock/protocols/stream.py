@@ -72,7 +72,9 @@ class ServiceProtocol(Protocol):
             self._feed = _ignore
             session.violated(error, data)
             return
-        if messages:
+        if len(messages) == 1:
+            session._take_one(messages[0], NO_METADATA)
+        elif messages:
             session._take(messages, NO_METADATA)
 
     def readConnectionLost(self) -> None:

@@ -31,7 +31,7 @@ from twistedsock.transports.hotloop import READ, WRITE, Loop, loop_of
 # A connection that fills its reads gets larger ones, and smaller ones when it does so no more:
 # bulk costs fewer calls, and who is idle or chatty costs little memory.
 FIRST_READ_BYTES = 16 * 1024
-LARGEST_READ_BYTES = 256 * 1024
+LARGEST_READ_BYTES = 112 * 1024  # from 128 KiB on, malloc maps and unmaps pages for each read
 
 
 class TransportFailure(error.ConnectionLost):
@@ -121,7 +121,7 @@ class HotConnection(tcp.Connection):
         got = len(data)
         if got == size:
             if size < LARGEST_READ_BYTES:
-                self._read_bytes = 4 * size
+                self._read_bytes = min(4 * size, LARGEST_READ_BYTES)
         elif size > FIRST_READ_BYTES and 4 * got < size:
             self._read_bytes = size // 4
         self.protocol.dataReceived(data)

@@ -61,6 +61,7 @@ class DatagramPort(udp.Port):
         self.reactor: Any = self.reactor  # Twisted declares too little of it
         self._deliver: Any = self._deliver_plain
         self._sound: set[str] = set()  # hosts that have been checked
+        self.answer: Any = self.write
         self._log = Logger(namespace="twistedsock")
 
     @classmethod
@@ -95,6 +96,9 @@ class DatagramPort(udp.Port):
         self.socket = sock
         self.fileno = sock.fileno  # type: ignore[method-assign]
         self._realPortNumber = sock.getsockname()[1]
+        # Sends to an address that a datagram came from, which need not be checked: without a
+        # detour where addresses are the kernel's own.
+        self.answer = self._answer_unmapped if self._is_v6 else sock.sendto
         self.connected = 1
         self._connectToProtocol()
 
@@ -174,18 +178,8 @@ class DatagramPort(udp.Port):
         except OSError as cause:
             raise _translated(cause) from cause
 
-    def answer(self, datagram: bytes, addr: tuple[str, int]) -> None:
-        """Send *datagram* to *addr*, which a datagram came from: so it need not be checked.
-
-        Raises:
-            MessageLengthError: It is too long.
-            OSError: The kernel refused it.
-        """
-        try:
-            self.socket.sendto(datagram, self._name(addr) if self._is_v6 else addr)
-        except OSError as cause:
-            if cause.errno != errno.ECONNREFUSED:
-                raise _translated(cause) from cause
+    def _answer_unmapped(self, datagram: bytes, addr: tuple[str, int]) -> int:
+        return int(self.socket.sendto(datagram, self._name(addr)))
 
     def writeFrom(self, datagram: bytes, addr: tuple[str, int], source: str) -> None:
         """Send *datagram* to *addr* from the local address *source*.
@@ -233,6 +227,7 @@ class DatagramPort(udp.Port):
         self.socket.close()
         del self.socket
         del self.fileno
+        self.answer = self.write
         waiting = self.__dict__.pop("d", None)  # set by udp.Port.stopListening
         if waiting is not None:
             waiting.callback(None)

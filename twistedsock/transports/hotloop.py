@@ -198,6 +198,7 @@ class HotLoop:
     def doRead(self) -> None:
         """Serve what is ready, within bounds."""
         poll, handlers, stale = self._epoll.poll, self._handlers, self._stale
+        reactor = self._reactor
         self._serving = True
         try:
             end = 0.0
@@ -229,8 +230,8 @@ class HotLoop:
                     end = now + TURN_S
                 elif now > end:
                     return
-                if self._reactor.timeout() == 0:
-                    return  # a timer is due, perhaps for what was just served
+                if getattr(reactor, "_newDelayedCalls", None):
+                    return  # what was just served set a timer, perhaps for now
         finally:
             self._serving = False
             stale.clear()
