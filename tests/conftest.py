@@ -69,7 +69,7 @@ class Failures(list[LogEvent]):
     def take(self, kind: type[BaseException]) -> None:
         """Remove one logged failure of *kind*, which must be there."""
         for event in self:
-            failure = event.get("log_failure")
+            failure = event.get("log_failure") or event.get("failure")  # new and legacy
             if failure is not None and failure.check(kind):
                 self.remove(event)
                 return
