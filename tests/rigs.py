@@ -44,8 +44,8 @@ class Rig:
         self.carrier = self.factory.carrier
         self.factory.doStart()
 
-    def connect(self, host: str = "127.0.0.1") -> tuple[Any, Wire]:
-        wire = Wire(host)
+    def connect(self, host: str = "127.0.0.1", wire: Wire | None = None) -> tuple[Any, Wire]:
+        wire = wire or Wire(host)
         protocol = self.factory.buildProtocol(wire.getPeer())
         assert protocol is not None
         protocol.makeConnection(wire)

@@ -331,3 +331,34 @@ def test_any_reactor_serves(tmp_path: Path, reactor: str) -> None:
         process.kill()
         process.wait()
         process.stdout.close()
+
+
+def test_a_stop_that_never_returns_is_not_waited_for(start: Start, tmp_path: Path) -> None:
+    """drain_timeout bounds stop() too, and a second TERM cuts it off."""
+    dist = tmp_path / "bad-1.0.dist-info"
+    dist.mkdir()
+    (dist / "METADATA").write_text("Metadata-Version: 2.1\nName: bad\nVersion: 1.0\n")
+    (dist / "entry_points.txt").write_text("[twistedsock.services]\nbad = badservice:Bad\n")
+    (tmp_path / "badservice.py").write_text(
+        "from twisted.internet.defer import Deferred\n"
+        "from twistedsock import SocketService\n"
+        "class Bad(SocketService):\n"
+        "    async def stop(self): await Deferred()\n"
+        "    def received(self, session, message): pass\n"
+    )
+    flags = ("--service", "bad", "--listen", "tcp:127.0.0.1:0", "--set")
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = str(tmp_path)
+    try:
+        soon = start(*flags, "services.main.limits.drain_timeout=300ms").ready()
+        late = start(*flags, "services.main.limits.drain_timeout=1h").ready()
+    finally:
+        del os.environ["PYTHONPATH"]
+        if before is not None:
+            os.environ["PYTHONPATH"] = before
+    assert soon.stop() == 0
+    assert "stop() did not end in time" in soon.text
+    late.process.send_signal(signal.SIGTERM)
+    time.sleep(0.5)
+    assert late.process.poll() is None
+    assert late.stop() == 0

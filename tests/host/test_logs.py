@@ -19,7 +19,7 @@ from twistedsock.errors import CloseReason
 from twistedsock.host.logs import FORMATS, LogFile, json_line, make_observer, text_line
 
 
-def event(text: str = "hello {name}", **fields: Any) -> LogEvent:
+def event(text: str = "hello {name}", /, **fields: Any) -> LogEvent:
     """Return an event such as a Logger makes."""
     return {
         "log_format": text,

@@ -374,3 +374,20 @@ def test_a_stream_service_is_refused() -> None:
 
     with pytest.raises(PluginError, match="Streams does not serve datagrams"):
         ServiceDatagramProtocol(Streams())
+
+
+def test_forgotten_peers_do_not_keep_the_service_at_work_without_bound() -> None:
+    """Forged sources evict each other; sessions still at work are bounded all the same."""
+    rig = Rig(Recorder(), limits=Limits(max_connections=4))
+    rig.service.work = Deferred()
+    for port in range(2000, 2100):
+        rig.hear(b"x", ("192.0.2.1", port))
+        rig.clock.advance(0)
+    assert len(rig.service.sessions) <= 8
+    assert rig.carrier.counters["limit_connections"] > 80
+    rig.service.work.callback(None)
+    rig.service.work = None
+    rig.hear(b"y", ("192.0.2.1", 3000))
+    assert rig.service.events[-1] == b"y"
+    rig.stop()
+    assert not rig.service.sessions

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 from conftest import Failures
-from rigs import Rig, lose
+from rigs import Rig, Wire, lose
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionLost
+from twisted.internet.interfaces import ISSLTransport
+from zope.interface import alsoProvides
 
 from twistedsock.errors import CloseReason, PluginError, SessionClosed
 from twistedsock.policy.access import AccessList
@@ -595,7 +597,7 @@ def test_what_was_accepted_is_handled_even_after_a_reset() -> None:
     protocol, _ = rig.connect()
     protocol.dataReceived(b"1\n2\n3\n")
     lose(protocol, ConnectionLost)
-    assert rig.carrier.connections == 0
+    assert rig.carrier.connections == 1  # the service is still at work for it
     assert rig.service.events[1:] == [("received", b"1")]
     work.callback(None)
     assert rig.service.events[1:] == [
@@ -620,3 +622,135 @@ def test_a_wrong_framing_is_refused_at_once() -> None:
     """A framing that does not exist is an error of the programmer, before any client."""
     with pytest.raises(ValueError, match="framing must be one of chunk, line"):
         ServiceFactory(Echo(), framing="lines")
+
+
+class Full(Wire):
+    """Tells of a full buffer at every write, as Twisted's transports do."""
+
+    def write(self, data: bytes) -> None:
+        super().write(data)
+        if self.producer is not None:
+            self.producer.pauseProducing()
+
+
+def test_a_full_transport_tells_it_at_every_write() -> None:
+    """Neither the overrun nor write_timeout starts anew with each further send."""
+    rig = Rig(Recorder(), limits=Limits(write_high_water=1000, write_timeout=3.0))
+    protocol, wire = rig.connect(wire=Full())
+    sent = 0
+    while protocol.session.send(b"x" * 1000):
+        sent += 1
+        assert sent < 100
+    assert wire.aborted
+    lose(protocol)
+    protocol, wire = rig.connect(wire=Full())
+    for _ in range(4):
+        protocol.session.send(b"x")
+        rig.advance(1)
+    assert wire.aborted
+    lose(protocol)
+    assert rig.service.events[-1] == ("closed", "write_timeout")
+
+
+def test_who_leaves_work_behind_still_holds_a_place() -> None:
+    """max_connections bounds the sessions whose peer is gone and whose service is at work."""
+    rig = Rig(Recorder(), limits=Limits(max_connections=2))
+    works: list[Deferred[None]] = []
+
+    def work(session: Session, message: bytes) -> Deferred[None]:
+        works.append(Deferred())
+        return works[-1]
+
+    rig.service.answer = work
+    for _ in range(2):
+        protocol, _ = rig.connect()
+        protocol.dataReceived(b"x")
+        lose(protocol, ConnectionLost)
+    assert rig.refused()
+    for each in works:
+        each.callback(None)
+    assert rig.carrier.connections == 0
+    assert not rig.service.sessions
+
+
+def test_an_end_inside_a_frame_closes_at_once() -> None:
+    """Who has finished inside a frame is not waited for."""
+    rig = Rig(Recorder(), "netstring")
+    protocol, wire = rig.connect()
+    protocol.dataReceived(b"5:he")
+    protocol.readConnectionLost()
+    assert wire.closed
+    lose(protocol)
+    assert rig.service.events[-1] == ("closed", "protocol_error")
+
+
+@pytest.mark.parametrize("hook", ["opened", "received", "ended", "closed"])
+def test_a_hook_that_exits_ends_that_session_alone(hook: str, logged_failures: Failures) -> None:
+    """sys.exit() in a hook is a failure of that session, not the end of a listener."""
+
+    class Exit(Recorder):
+        """Exits in one hook."""
+
+    def leave(*_: object) -> None:
+        raise SystemExit(3)
+
+    rig = Rig(Exit())
+    setattr(rig.service, hook, leave)
+    protocol, _ = rig.connect()
+    protocol.dataReceived(b"x")
+    protocol.readConnectionLost()
+    lose(protocol)
+    assert rig.carrier.connections == 0
+    assert not rig.service.sessions
+    logged_failures.take(SystemExit)
+
+
+def test_a_stop_waits_for_the_farewells() -> None:
+    """when_empty fires once every closed() is done, a coroutine's too."""
+    work: Deferred[None] = Deferred()
+
+    class Slow(Recorder):
+        """Takes its time to say goodbye."""
+
+        def closed(self, session: Session, reason: CloseReason) -> Any:
+            return work
+
+    rig = Rig(Slow())
+    protocol, _ = rig.connect()
+    lose(protocol)
+    empty = rig.carrier.when_empty()
+    assert not empty.called
+    work.callback(None)
+    assert empty.called
+
+
+@pytest.mark.parametrize("conversing", [False, True])
+def test_tls_tells_its_end_late_but_not_in_vain(conversing: bool) -> None:
+    """Without half-close the last open line and the peer's end are handed over all the same."""
+    heard: list[object] = []
+
+    class Hooks(SocketService):
+        """Notes its messages and the end."""
+
+        def received(self, session: Session, message: bytes) -> None:
+            heard.append(message)
+
+        def ended(self, session: Session) -> None:
+            heard.append("end")
+
+    class Talk(SocketService):
+        """The same as a conversation."""
+
+        async def converse(self, session: Session) -> None:
+            async for message in session:
+                heard.append(message)
+            heard.append("end")
+
+    rig = Rig(Talk() if conversing else Hooks(), "line")
+    wire = Wire()
+    alsoProvides(wire, ISSLTransport)
+    protocol, _ = rig.connect(wire=wire)
+    protocol.dataReceived(b"one\ntwo")
+    lose(protocol)
+    assert heard == [b"one", b"two", "end"]
+    assert rig.carrier.connections == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -163,3 +164,42 @@ async def test_too_long_a_datagram_is_refused() -> None:
     async with Listening() as listening:
         with pytest.raises(MessageLengthError):
             listening.port.write(b"d" * 65508, ("127.0.0.1", listening.number))
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_came_before_listening_is_no_broadcast() -> None:
+    """A datagram that waited for startListening on a wildcard is told as unicast."""
+    listening = Listening("udp:*:0")
+    listening.client().send(b"early")
+    async with listening:
+        await until(lambda: listening.protocol.packets)
+        assert not listening.protocol.packets[0][2].broadcast
+
+
+def _link_local() -> str | None:
+    try:
+        lines = Path("/proc/net/if_inet6").read_text().splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        number, _, _, scope, _, name = line.split()
+        if scope == "20":
+            groups = [number[at : at + 4] for at in range(0, 32, 4)]
+            return f"{':'.join(groups)}%{name}"
+    return None
+
+
+@pytest.mark.skipif(_link_local() is None, reason="needs a link-local IPv6 address")
+@pytest_twisted.ensureDeferred
+async def test_link_local_peers_of_a_wildcard_are_answered() -> None:
+    """The answer leaves from the link-local address that was hit, by its interface."""
+    async with Listening("udp:*:0") as listening:
+        where = socket.getaddrinfo(_link_local(), listening.number, type=socket.SOCK_DGRAM)[0][4]
+        client = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+        listening.clients.append(client)
+        client.settimeout(5)
+        client.sendto(b"x", where)
+        await until(lambda: listening.protocol.packets)
+        _, addr, metadata = listening.protocol.packets[0]
+        listening.port.writeFrom(b"y", addr, metadata.destination)
+        assert client.recv(10) == b"y"

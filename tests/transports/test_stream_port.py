@@ -292,3 +292,26 @@ def test_the_real_port_is_told() -> None:
             bound = bound_address(address, sock)
             assert bound.port == sock.getsockname()[1] > 0
             assert bound.host == address.host
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_raising_protocol_is_told_of_its_end(logged_failures: Any) -> None:
+    """An exception in connectionMade ends that connection in order; nothing of it is kept."""
+    async with Listening() as listening:
+        made, lost = Keeper.connectionMade, []
+
+        class Raises(Keeper):
+            def connectionMade(self) -> None:
+                made(self)
+                raise ZeroDivisionError
+
+            def connectionLost(self, reason: Failure = connectionDone) -> None:
+                super().connectionLost(reason)
+                lost.append(reason)
+
+        listening.factory.protocol = Raises
+        client = listening.connect()
+        await until(lambda: lost)
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+        logged_failures.take(ZeroDivisionError)

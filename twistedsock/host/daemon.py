@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 from twisted.logger import ILogObserver
@@ -47,8 +48,9 @@ def tell(message: str) -> None:
     """Print *message* for whoever started the process."""
     stream = sys.__stderr__
     if stream is not None:
-        stream.write(f"twistd sockservice: {message}\n")
-        stream.flush()
+        with suppress(OSError):  # a full disk must not change the exit code
+            stream.write(f"twistd sockservice: {message}\n")
+            stream.flush()
 
 
 class Daemon(Server):
@@ -119,7 +121,8 @@ class Daemon(Server):
         super().start_failed(failure, hosted)
         tell(f"services.{hosted.name}: start() failed: {failure.getErrorMessage()}")
         exit_with(EX_SOFTWARE)
-        self._stop()
+        if not self._stopping:  # a second failure is no second signal
+            self._stop()
 
     # -- signals --
 
@@ -181,7 +184,8 @@ def exit_with(code: int) -> None:
     def leave() -> None:
         for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
             if stream is not None:
-                stream.flush()
+                with suppress(OSError, ValueError):
+                    stream.flush()
         os._exit(code)
 
     atexit.register(leave)

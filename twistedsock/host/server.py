@@ -166,7 +166,29 @@ class HostedService(Service):
         await last_call.addErrback(_swallow_cancel)
         if timer.active():
             timer.cancel()
-        await carrier.stop().addErrback(carrier.log_failure)
+        await self._stop_service()
+
+    async def _stop_service(self) -> None:
+        """Let the service clean up; a ``stop`` that never returns is not waited for."""
+        limit_s = LAST_CALL_S
+        if self._hurried is None or self._hurried.called:
+            self._hurried = Deferred()
+        else:
+            limit_s = max(limit_s, self.carrier.limits.drain_timeout)
+        deadline = self.reactor.callLater(limit_s, self.hurry)
+        await self._unless_hurried(self.carrier.stop().addErrback(self._not_stopped))
+        if deadline.active():
+            deadline.cancel()
+
+    def _not_stopped(self, failure: Failure) -> None:
+        if not failure.check(CancelledError):
+            self.carrier.log_failure(failure)
+            return
+        self.log.warn(
+            "{service}: stop() did not end in time and was cut off",
+            event="stop_timeout",
+            service=self.name,
+        )
 
     async def _unless_hurried(self, work: Deferred[Any]) -> None:
         """Wait for *work*, or until ``hurry`` is called; what is left of *work* is cancelled."""
@@ -175,7 +197,10 @@ class HostedService(Service):
         either = DeferredList([work, hurried], fireOnOneCallback=True, consumeErrors=True)
         await either
         if not work.called:
-            work.cancel()
+            try:
+                work.cancel()
+            except BaseException:  # a plug-in's canceller is called
+                self.carrier.log_failure(Failure())
 
     async def _close_ports(self, kind: str) -> None:
         for listener in self._listeners:

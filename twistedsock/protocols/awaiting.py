@@ -13,7 +13,7 @@ def as_deferred(hook: Callable[..., Any], *args: object) -> Deferred[Any]:
     """Call *hook* and return a Deferred of what it returned, raised or awaits."""
     try:
         result = hook(*args)
-    except Exception:  # a plug-in is called: whatever it raises is its session's affair
+    except BaseException:  # a plug-in is called: whatever it raises is its session's affair
         return fail()
     return to_deferred(result)
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import abc
 from collections import Counter
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -112,6 +111,7 @@ class Carrier:
         self._starting: list[Deferred[None]] = []
         self._start_failure: Failure | None = None
         self._empty_waiters: list[Deferred[None]] = []
+        self._farewells = 0  # ``closed`` hooks that are awaited
         self.accepting = True
         self.now = 0.0
 
@@ -249,12 +249,27 @@ class Carrier:
         )
         self.service.sessions.discard(session)
         if self.is_ready:  # else it never heard of the session
-            self.call(self.service.closed, session, reason)
-        if not self.service.sessions:
-            waiting, self._empty_waiters = self._empty_waiters, []
-            for waiter in waiting:
-                waiter.callback(None)
+            self._farewells += 1
+            farewell = as_deferred(self.service.closed, session, reason)
+            farewell.addErrback(self.log_failure).addBoth(self._told)
+        else:
+            self._tell_empty()
         self._rest()
+
+    def _told(self, _: object) -> None:
+        self._farewells -= 1
+        self._tell_empty()
+
+    def _tell_empty(self) -> None:
+        if not self._is_empty:
+            return
+        waiting, self._empty_waiters = self._empty_waiters, []
+        for waiter in waiting:
+            waiter.callback(None)
+
+    @property
+    def _is_empty(self) -> bool:
+        return not self.service.sessions and not self._farewells
 
     def shut_down(self) -> None:
         """End every session once what it accepted is handled."""
@@ -273,16 +288,12 @@ class Carrier:
         return cast(list[LiveSession], list(self.service.sessions))
 
     def when_empty(self) -> Deferred[None]:
-        """Fire once no session is open."""
-        if not self.service.sessions:
+        """Fire once no session is open, and the service has been told of each end."""
+        if self._is_empty:
             return succeed(None)
         waiter: Deferred[None] = Deferred(self._empty_waiters.remove)
         self._empty_waiters.append(waiter)
         return waiter
-
-    def call(self, hook: Callable[..., Any], *args: object) -> None:
-        """Call a hook whose failure can end nothing any more; log it."""
-        as_deferred(hook, *args).addErrback(self.log_failure)
 
     def log_failure(self, failure: Failure) -> None:
         """Log what a plug-in raised, with its traceback."""

@@ -46,6 +46,7 @@ class DatagramSession(ServedSession):
         "_answer",
         "_credit",
         "_headers",
+        "_is_late",
         "_key",
         "_protocol",
         "_reply_from",
@@ -64,6 +65,7 @@ class DatagramSession(ServedSession):
     ) -> None:
         super().__init__(protocol.carrier, five_tuple)
         self._protocol = protocol
+        self._is_late = False
         self._addr = addr
         self._key = key
         self._reply_from = reply_from if protocol.answer_from is not None else None
@@ -122,6 +124,17 @@ class DatagramSession(ServedSession):
         self._protocol.peers.remove(self._key, self._source)
         # closed() is never called from inside a call on the session.
         self._carrier.reactor.callLater(0, self._transport_lost, reason)
+
+    def _transport_lost(self, reason: CloseReason) -> None:
+        super()._transport_lost(reason)
+        if not self._over:  # forgotten, but its service is still at work
+            self._is_late = True
+            self._protocol.late += 1
+
+    def _conclude(self) -> None:
+        if self._is_late and not self._over:
+            self._protocol.late -= 1
+        super()._conclude()
 
     def _keep(self, messages: Iterable[bytes], metadata: Metadata) -> None:
         for message in messages:
@@ -184,6 +197,7 @@ class ServiceDatagramProtocol(DatagramProtocol):
             raise PluginError(f"{type(served).__name__} does not serve datagrams")
         self._any_source_port = any_source_port or served.symmetric
         limits = self.carrier.limits
+        self.late = 0  # sessions that left the table while their service was at work
         self._max_message = limits.max_message or MAX_DATAGRAM_BYTES
         self.peers: PeerTable[object, DatagramSession] = PeerTable(
             limits.max_connections, limits.max_connections_per_source
@@ -253,6 +267,10 @@ class ServiceDatagramProtocol(DatagramProtocol):
         carrier = self.carrier
         if verdict is not None:
             carrier.note(verdict, host)
+            return None
+        if self.late >= carrier.limits.max_connections:
+            # Forged sources may not make the service work for any number of peers at once.
+            carrier.note("limit_connections", host)
             return None
         if carrier.admit(host, counted=False) is not None:
             return None

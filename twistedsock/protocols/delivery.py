@@ -173,7 +173,7 @@ class ServedSession(LiveSession):
                 if self._held:
                     self._keep(rest, metadata)
                     return
-        except Exception:  # a plug-in is called: its failure ends this session alone
+        except BaseException:  # a plug-in is called, and sys.exit() ends its session alone too
             self._failed(Failure())
 
     def _take_one(self, message: bytes, metadata: Metadata) -> None:
@@ -187,7 +187,7 @@ class ServedSession(LiveSession):
             result = self._received(self, message)
             if result is not None:
                 self._await(result, self._resume)
-        except Exception:  # a plug-in is called: its failure ends this session alone
+        except BaseException:  # a plug-in is called, and sys.exit() ends its session alone too
             self._failed(Failure())
 
     def _keep(self, messages: Iterable[bytes], metadata: Metadata) -> None:
@@ -224,7 +224,7 @@ class ServedSession(LiveSession):
                 result = self._received(self, self._take_from_inbox())
                 if result is not None:
                     self._await(result, self._resume)
-        except Exception:  # a plug-in is called: its failure ends this session alone
+        except BaseException:  # a plug-in is called, and sys.exit() ends its session alone too
             self._failed(Failure())
         finally:
             self._pumping = False
@@ -252,7 +252,7 @@ class ServedSession(LiveSession):
         """Call a hook of this session; what it awaits holds back the messages."""
         try:
             result = hook(self)
-        except Exception:  # a plug-in is called: its failure ends this session alone
+        except BaseException:  # a plug-in is called, and sys.exit() ends its session alone too
             self._failed(Failure())
             return
         if result is not None:
@@ -383,7 +383,10 @@ class ServedSession(LiveSession):
             self.abort()
         self._drop_inbox()
         if self._work is not None:
-            self._work.cancel()
+            try:
+                self._work.cancel()
+            except BaseException:  # a plug-in's canceller is called
+                self._carrier.log_failure(Failure())
 
     def _conclude(self) -> None:
         if self._over:

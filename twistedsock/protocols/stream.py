@@ -53,7 +53,9 @@ class ServiceProtocol(Protocol):
         transport: Any = self.transport
         if hasattr(transport, "setHighWater"):  # ours; stock transports have their own mark
             transport.setHighWater(self._carrier.limits.write_high_water)
-        session = StreamSession(self._carrier, five_tuple_of(transport), transport, self._framer)
+        session = StreamSession(
+            self._carrier, self._host, five_tuple_of(transport), transport, self._framer
+        )
         self.session = session
         transport.registerProducer(self, True)
         self._carrier.time(session, session.deadline(session.opened_at))
@@ -89,10 +91,11 @@ class ServiceProtocol(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """End the session, for the reason that it has or the one that the transport tells."""
-        self._carrier.left(self._host)
         session, self.session = self.session, None
         if session is not None:
-            session.lost(close_reason(reason))
+            session.lost(close_reason(reason), self._framer)
+        else:
+            self._carrier.left(self._host)
 
     def pauseProducing(self) -> None:
         """The transport holds more than the high-water mark."""

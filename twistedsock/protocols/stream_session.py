@@ -26,6 +26,7 @@ class StreamSession(ServedSession):
     __slots__ = (
         "_congested_at",
         "_encode",
+        "_host",
         "_overrun",
         "_reading",
         "_transport",
@@ -36,11 +37,12 @@ class StreamSession(ServedSession):
     transport = "stream"
 
     def __init__(
-        self, carrier: Carrier, five_tuple: FiveTuple, transport: Any, framer: Framer
+        self, carrier: Carrier, host: str, five_tuple: FiveTuple, transport: Any, framer: Framer
     ) -> None:
         # Any: Twisted's stream transports share no one interface that has all of half-close,
         # abort, producers and addresses.
         super().__init__(carrier, five_tuple)
+        self._host = host  # as admitted: its place is given back under this key
         self._transport = transport
         self._write = transport.write
         self._encode = framer.encode
@@ -95,7 +97,7 @@ class StreamSession(ServedSession):
         # TLS ends both ways at once, and so does a peer that has finished already. Otherwise
         # only our side ends: closing while the peer still sends would answer it with a reset,
         # which may overtake and destroy what we sent last (RFC 1122 section 4.2.2.13).
-        if self._peer_ended or ISSLTransport.providedBy(transport):
+        if self._peer_ended or self._has_tls:
             transport.loseConnection()
         else:
             self._read(True)
@@ -155,10 +157,16 @@ class StreamSession(ServedSession):
             self._finish(CloseReason.IDLE_TIMEOUT)
         return None if self._lost else now + limits.write_timeout
 
+    @property
+    def _has_tls(self) -> bool:
+        return bool(ISSLTransport.providedBy(self._transport))
+
     # -- called by the protocol --
 
     def congest(self) -> None:
         """More than the high-water mark waits to be sent."""
+        if self._congested:
+            return  # Twisted's transports tell it at every write above the mark, not only once
         now = self._congested_at = self._carrier.reactor.seconds()
         self._overrun = 0
         self._set_congested(True)
@@ -175,9 +183,13 @@ class StreamSession(ServedSession):
             self._peer_ended = True
             self._transport.loseConnection()
             return
+        self._peer_ended = True
+        # A conversation is resumed from inside _take, and must find the end behind the message.
+        self._end_pending = self._conversing
         try:
             self._take(framer.end(), NO_METADATA)
         except PeerProtocolError as error:
+            self._end_pending = False
             self.violated(error)
             return
         self._input_over()
@@ -200,10 +212,24 @@ class StreamSession(ServedSession):
         self._write_ended = True
         self._carrier.time(self, self._carrier.reactor.seconds() + LINGER_S)
 
-    def lost(self, reason: CloseReason) -> None:
+    def lost(self, reason: CloseReason, framer: Framer) -> None:
         """The connection is gone."""
-        self._transport_lost(reason)
+        self._lost = True
         self._write = _write_nowhere
+        is_news = not self._closing and not self._peer_ended
+        if is_news and reason is CloseReason.PEER_CLOSED and self._has_tls:
+            # TLS has no half-close: only now is it told that the peer has finished sending.
+            self._congested = False
+            self.reason = reason
+            self.peer_ended(framer)
+        self._transport_lost(reason)
+
+    def _conclude(self) -> None:
+        # Only now: a peer that comes, makes the service work and goes would else have any number
+        # of sessions at once.
+        if not self._over:
+            self._carrier.left(self._host)
+        super()._conclude()
 
 
 def _write_nowhere(data: bytes) -> None:

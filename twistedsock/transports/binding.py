@@ -33,6 +33,9 @@ def resolve(address: Address) -> list[Address]:
     except socket.gaierror as error:
         reason = f"cannot resolve {address.host!r}: {error.strerror}"
         raise BindError(address, reason) from error
+    except UnicodeError as error:  # a label that DNS cannot hold
+        reason = f"cannot resolve {address.host!r}: {error}"
+        raise BindError(address, reason) from error
     hosts = dict.fromkeys(str(entry[4][0]) for entry in found)
     return [replace(address, host=host) for host in hosts]
 

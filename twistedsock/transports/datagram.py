@@ -145,7 +145,7 @@ class DatagramPort(udp.Port):
                 continue
             try:
                 deliver(data, addr, metadata)
-            except Exception:  # a protocol is called: this datagram alone is lost
+            except BaseException:  # a protocol is called: this datagram alone is lost
                 self._log.failure("a datagram could not be served")
             if not self.connected:
                 return
@@ -189,7 +189,9 @@ class DatagramPort(udp.Port):
             OSError: The kernel refused it.
         """
         try:
-            self.socket.sendmsg([datagram], [_from(source)], 0, self._name(addr))
+            self.socket.sendmsg(
+                [datagram], [_from(source, addr[0].partition("%")[2])], 0, self._name(addr)
+            )
         except OSError as cause:
             raise _translated(cause) from cause
 
@@ -255,7 +257,8 @@ def _metadata(ancillary: list[tuple[int, int, bytes]], truncated: bool) -> Metad
             destination = socket.inet_ntoa(header)
             # The kernel's own choice of address to answer from differs from the one in the
             # header only where that is a group or a broadcast.
-            broadcast = specific != header and not 224 <= header[0] <= 239
+            # It has chosen none for what came before the option was set.
+            broadcast = specific not in (header, bytes(4)) and not 224 <= header[0] <= 239
         elif level == socket.IPPROTO_IPV6 and kind == IPV6_PKTINFO and destination is None:
             raw, interface = _IN6_PKTINFO.unpack_from(data)
             destination = unmap(socket.inet_ntop(socket.AF_INET6, raw))
@@ -265,10 +268,17 @@ def _metadata(ancillary: list[tuple[int, int, bytes]], truncated: bool) -> Metad
 
 
 @lru_cache(maxsize=256)
-def _from(source: str) -> tuple[int, int, bytes]:
-    """Return the control message that makes the kernel send from *source*."""
+def _from(source: str, scope: str = "") -> tuple[int, int, bytes]:
+    """Return the control message that makes the kernel send from *source*.
+
+    Args:
+        source: A numeric address of ours.
+        scope: The index of the interface that a link-local peer is behind: a link-local
+            *source* is none without it.
+    """
     if ":" in source:
         packed = ipaddress.IPv6Address(source.partition("%")[0]).packed
-        return (socket.IPPROTO_IPV6, IPV6_PKTINFO, _IN6_PKTINFO.pack(packed, 0))
+        interface = int(scope) if scope.isdigit() else 0
+        return (socket.IPPROTO_IPV6, IPV6_PKTINFO, _IN6_PKTINFO.pack(packed, interface))
     packed = socket.inet_aton(source)
     return (socket.IPPROTO_IP, IP_PKTINFO, _IN_PKTINFO.pack(0, packed, bytes(4)))

@@ -135,7 +135,7 @@ class StreamPort(tcp.Port):
             self._pause_s = FIRST_PAUSE_S
             try:
                 self._welcome(sock, peer)
-            except Exception:  # a factory is called: this newcomer alone is lost
+            except BaseException:  # a factory is called: this newcomer alone is lost
                 self._log.failure("a newcomer could not be served")
                 sock.close()
         # There may be more: try for more next time, up to the bound.
@@ -152,12 +152,22 @@ class StreamPort(tcp.Port):
         client: tuple[Any, ...] = (peer_address.host, *peer[1:])
         if isinstance(peer_address, address.IPv4Address):
             client = client[:2]
-        connection = self.transport(sock, protocol, client, self, self.sessionno, self.reactor)
-        self.sessionno += 1
+        number = self.sessionno
+        self.sessionno = number + 1
+        try:
+            connection = self.transport(sock, protocol, client, self, number, self.reactor)
+        except BaseException:
+            protocol.connectionLost(Failure())  # it may hold something for the newcomer
+            raise
         connection._remote = peer_address
         if self._local is not None:
             connection._local = self._local
-        protocol.makeConnection(connection)
+        try:
+            protocol.makeConnection(connection)
+        except BaseException:  # a protocol is called: this newcomer alone is lost
+            self._log.failure("a newcomer could not be served")
+            # Not sock.close(): the reactor and the protocol would never learn of the end.
+            connection.abortConnection()
 
     def _close_waiting(self) -> None:
         """Close who waits, by a descriptor kept for this: what Twisted does when none is left."""
