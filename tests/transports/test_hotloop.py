@@ -352,6 +352,8 @@ def test_the_stale_are_told_from_the_new() -> None:
     class Reactor:
         readers: ClassVar[list[Any]] = []
 
+        def timeout(self) -> None: ...
+
         def addReader(self, reader: Any) -> None:
             self.readers.append(reader)
 

@@ -198,7 +198,7 @@ class HotLoop:
     def doRead(self) -> None:
         """Serve what is ready, within bounds."""
         poll, handlers, stale = self._epoll.poll, self._handlers, self._stale
-        reactor = self._reactor
+        due_in = self._reactor.timeout
         self._serving = True
         try:
             end = 0.0
@@ -230,8 +230,8 @@ class HotLoop:
                     end = now + TURN_S
                 elif now > end:
                     return
-                if getattr(reactor, "_newDelayedCalls", None):
-                    return  # what was just served set a timer, perhaps for now
+                if due_in() == 0:
+                    return  # a timer is due, perhaps one that was just set
         finally:
             self._serving = False
             stale.clear()
