@@ -50,8 +50,8 @@ class ServedSession(LiveSession):
         "_over",
         "_peer_ended",
         "_pumping",
-        "_received",
         "_seen_bytes",
+        "_service",
         "_work",
         "last_active",
     )
@@ -63,7 +63,7 @@ class ServedSession(LiveSession):
         self._seen_bytes = 0
         self._held = False
         self._carrier = carrier
-        self._received = carrier.service.received
+        self._service = carrier.service
         # None while empty: most sessions never need one, and it is large.
         self._inbox: deque[tuple[bytes, Metadata]] | None = None
         self._inbox_bytes = 0
@@ -161,7 +161,7 @@ class ServedSession(LiveSession):
         if self._held:
             self._keep(messages, metadata)
             return
-        received = self._received
+        received = self._service.received
         self.metadata = metadata
         rest = iter(messages)
         try:
@@ -184,7 +184,7 @@ class ServedSession(LiveSession):
         self.metadata = metadata
         self.messages_in += 1
         try:
-            result = self._received(self, message)
+            result = self._service.received(self, message)
             if result is not None:
                 self._await(result, self._resume)
         except BaseException:  # a plug-in is called, and sys.exit() ends its session alone too
@@ -221,7 +221,7 @@ class ServedSession(LiveSession):
         self._pumping = self._held = True
         try:
             while self._inbox and not self._awaiting and not self._congested:
-                result = self._received(self, self._take_from_inbox())
+                result = self._service.received(self, self._take_from_inbox())
                 if result is not None:
                     self._await(result, self._resume)
         except BaseException:  # a plug-in is called, and sys.exit() ends its session alone too

@@ -26,15 +26,23 @@ from twistedsock.protocols.foreign import ForeignConnection
 from twistedsock.protocols.stream_session import StreamSession
 from twistedsock.protocols.twisted_names import close_reason, five_tuple_of
 from twistedsock.service import NO_METADATA, SocketService
-from twistedsock.wire.framing import MAX_MESSAGE_BYTES, Framer, make_framer
+from twistedsock.wire.framing import MAX_MESSAGE_BYTES, ChunkFramer, Framer, make_framer
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IProtocol
 
 
-def _ignore(data: bytes) -> list[bytes]:
-    """Stand in for the framer of a stream that is broken."""
-    return []
+class _BrokenFramer(ChunkFramer):
+    """Stands in for the framer of a stream that is broken: ignores the rest."""
+
+    __slots__ = ()
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Return nothing."""
+        return []
+
+
+_BROKEN = _BrokenFramer()
 
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
@@ -45,7 +53,6 @@ class ServiceProtocol(Protocol):
         self._carrier = carrier
         self._host = host  # as admitted: its place is given back under this key
         self._framer = framer
-        self._feed = framer.feed
         self.session: StreamSession | None = None
 
     def connectionMade(self) -> None:
@@ -69,9 +76,9 @@ class ServiceProtocol(Protocol):
         if session._closing:
             return  # lingering: read only so that the peer is not reset
         try:
-            messages = self._feed(data)
+            messages = self._framer.feed(data)
         except PeerProtocolError as error:
-            self._feed = _ignore
+            self._framer = _BROKEN
             session.violated(error, data)
             return
         if len(messages) == 1:

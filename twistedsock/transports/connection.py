@@ -34,6 +34,9 @@ FIRST_READ_BYTES = 16 * 1024
 LARGEST_READ_BYTES = 112 * 1024  # from 128 KiB on, malloc maps and unmaps pages for each read
 
 
+PIECES_A_SEND = 64  # of a buffer in one sendmsg(2); the kernel's own limit is 1024
+
+
 class TransportFailure(error.ConnectionLost):
     """A connection was lost to a system error; ``close_reason`` is the word for it."""
 
@@ -52,8 +55,6 @@ class HotConnection(tcp.Connection):
     _fd = -1  # as it was when it was last watched anew
     _direct = False  # whether a write may be sent at once
     _queues = False  # whether every write is queued: an abort may not send what TLS says last
-    _recv: Any
-    _send: Any
     _failed: TransportFailure | None = None  # what a send has met
     _read_bytes = FIRST_READ_BYTES
     _high_water = 0  # bytes; 0: Twisted's own mark, bufferSize
@@ -111,7 +112,7 @@ class HotConnection(tcp.Connection):
         """Read once and hand it to the protocol; larger next time if there was more."""
         size = self._read_bytes
         try:
-            data = self._recv(size)
+            data = self.socket.recv(size)
         except (BlockingIOError, InterruptedError):
             return None
         except OSError as cause:
@@ -149,7 +150,7 @@ class HotConnection(tcp.Connection):
             super().write(data)
             return
         try:
-            sent = self._send(data)
+            sent = self.socket.send(data)
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError as cause:
@@ -184,10 +185,46 @@ class HotConnection(tcp.Connection):
             super().writeSequence(pieces)
 
     def doWrite(self) -> Any:
-        """Send what is kept; tell what a send has met."""
+        """Send what is kept, without joining it first; tell what a send has met."""
         if self._failed is not None:
             return self._failed
-        return super().doWrite()
+        pieces = self._tempDataBuffer
+        if pieces:
+            batch: list[bytes | memoryview] = [*pieces[:PIECES_A_SEND]]
+            if self.offset < len(self.dataBuffer):
+                batch.insert(0, memoryview(self.dataBuffer)[self.offset :])
+            try:
+                sent = self.socket.sendmsg(batch)
+            except (BlockingIOError, InterruptedError):
+                return None
+            except OSError as cause:
+                return None if cause.errno == errno.ENOBUFS else TransportFailure(cause)
+            self._advance(sent)
+            if self._tempDataLen or self.offset < len(self.dataBuffer):
+                return None
+        return super().doWrite()  # which also knows what comes after the last byte
+
+    def _advance(self, sent: int) -> None:
+        """Take *sent* bytes from the front of what is kept."""
+        first = len(self.dataBuffer) - self.offset
+        if sent < first:
+            self.offset += sent
+            return
+        sent -= first
+        self.dataBuffer, self.offset = b"", 0
+        pieces = self._tempDataBuffer
+        for position, piece in enumerate(pieces):
+            self._tempDataLen -= len(piece)
+            if sent < len(piece):
+                self.dataBuffer, self.offset = piece, sent
+                del pieces[: position + 1]
+                return
+            sent -= len(piece)
+        pieces.clear()
+
+    def writeSomeData(self, data: bytes) -> Any:
+        """Send *data* as far as the kernel takes it; nothing costs nothing."""
+        return super().writeSomeData(data) if data else 0
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         """Let *producer* fill the buffer; a pull producer does so by flushes alone."""
@@ -239,12 +276,6 @@ class HotConnection(tcp.Connection):
             self._loop.forget(self, self._fd)
             self._interest = 0
         super().connectionLost(reason)
-        self._recv = self._send = _gone
-
-
-def _gone(_: Any) -> Any:
-    """Stand in for the socket of a connection that is lost, so that it can be freed."""
-    raise OSError(errno.EBADF, os.strerror(errno.EBADF))
 
 
 class StreamServer(HotConnection, tcp.Server):
@@ -267,7 +298,6 @@ class StreamServer(HotConnection, tcp.Server):
         self.client = client
         self.sessionno = sessionno
         self.hostname = client[0]
-        self._recv, self._send = sock.recv, sock.send
         self._queues = INegotiated.implementedBy(protocol.__class__)
         self.startReading()
         self.connected = 1
@@ -310,7 +340,6 @@ class StreamClient(HotConnection, tcp.Client):
     """A connection that this side opens."""
 
     def _connectDone(self) -> None:
-        self._recv, self._send = self.socket.recv, self.socket.send
         super()._connectDone()
         self._queues = INegotiated.implementedBy(self.protocol.__class__)
         self._decide()
