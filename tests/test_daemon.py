@@ -157,6 +157,28 @@ def test_a_service_that_cannot_start_is_70(start: Start, tmp_path: Path) -> None
     assert "accepting on" not in daemon.text
 
 
+def test_a_service_that_cannot_be_made_is_70(start: Start, tmp_path: Path) -> None:
+    """Where a plug-in's __init__ raises, one line says so and nothing is left bound."""
+    dist = tmp_path / "bad-1.0.dist-info"
+    dist.mkdir()
+    (dist / "METADATA").write_text("Metadata-Version: 2.1\nName: bad\nVersion: 1.0\n")
+    (dist / "entry_points.txt").write_text("[twistedsock.services]\nbad = badmade:Bad\n")
+    (tmp_path / "badmade.py").write_text(
+        "from twistedsock import SocketService\n"
+        "class Bad(SocketService):\n"
+        "    def __init__(self, *args, **more): raise RuntimeError('no way')\n"
+        "    def received(self, session, message): pass\n"
+    )
+    done = run(
+        TWISTD, "-n", "--pidfile=", "sockservice", "--service", "bad", "--port", "0",
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 70
+    assert done.stderr == (
+        "twistd sockservice: services.main: cannot be made: RuntimeError: no way\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("flags", "code", "line"),
     [

@@ -133,3 +133,16 @@ def test_wire_is_what_a_protocol_sees() -> None:
     assert wire.value() == b"hello"
     assert (protocol.session.bytes_in, protocol.session.bytes_out) == (5, 5)
     lose(protocol)
+
+
+def test_a_factory_that_exits_turns_that_newcomer_away(logged_failures: Failures) -> None:
+    """sys.exit() in buildProtocol gives the place back, as any exception does."""
+
+    def leave(addr: object) -> None:
+        raise SystemExit(3)
+
+    rig = rig_of(Echo)
+    rig.factory._foreign.buildProtocol = leave
+    assert rig.refused()
+    assert rig.carrier.connections == 0
+    logged_failures.take(SystemExit)

@@ -121,6 +121,21 @@ async def test_it_is_open_only_while_it_watches() -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_who_comes_after_remove_all_is_served() -> None:
+    """Where the reactor has forgotten everything, as after an unclean trial test, it asks again."""
+    from twisted.internet import reactor
+
+    async with Listening():
+        loop: Any = loop_of(reactor)
+        reactor.removeReader(loop)  # type: ignore[attr-defined]
+        async with Listening() as after:
+            assert loop in reactor.getReaders()  # type: ignore[attr-defined]
+            client = await after.connect()
+            client.send(b"x")
+            assert await received(client, 1) == b"x"
+
+
+@pytest_twisted.ensureDeferred
 async def test_an_exception_ends_one_connection(logged_failures: Any) -> None:
     """A protocol that raises loses its connection with that failure; the others go on."""
     async with Listening() as listening:
@@ -355,7 +370,8 @@ def test_the_stale_are_told_from_the_new() -> None:
         def timeout(self) -> None: ...
 
         def addReader(self, reader: Any) -> None:
-            self.readers.append(reader)
+            if reader not in self.readers:
+                self.readers.append(reader)
 
         def removeReader(self, reader: Any) -> None:
             self.readers.remove(reader)

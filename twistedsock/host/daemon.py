@@ -20,7 +20,7 @@ from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides
 
-from twistedsock.errors import BindError
+from twistedsock.errors import BindError, PluginError
 from twistedsock.host.logs import LogFile, make_observer
 from twistedsock.host.plan import ServicePlan
 from twistedsock.host.server import HostedService, Server
@@ -97,13 +97,18 @@ class Daemon(Server):
         """Open every socket.
 
         Raises:
-            StartError: One could not be opened. It was told on standard error, and logged.
+            StartError: One could not be opened, or a service object not be made. It was told
+                on standard error, and logged.
         """
         use_monotonic_clock(self.reactor)
         # Until the reactor runs and the signals are ours, a hang-up would kill.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         try:
             super().privilegedStartService()
+        except PluginError as error:
+            tell(str(error))
+            self.log.failure("a service could not be made", event="start_failed")
+            raise StartError(str(error), EX_SOFTWARE) from error
         except BindError as error:
             message = f"cannot listen on {error}"
             tell(message)

@@ -18,6 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twistedsock.addresses import Address
+from twistedsock.errors import PluginError
 from twistedsock.host.plan import ServicePlan
 from twistedsock.protocols.awaiting import as_deferred
 from twistedsock.protocols.carrier import Carrier
@@ -48,7 +49,11 @@ class HostedService(Service):
         self.plan = plan
         self.reactor = reactor
         self.log = Logger(namespace="twistedsock")
-        self.service = plan.service_class(plan.settings, name=plan.name, reactor=reactor)
+        try:
+            self.service = plan.service_class(plan.settings, name=plan.name, reactor=reactor)
+        except Exception as error:  # a plug-in is called
+            told = f"{type(error).__name__}: {error}"
+            raise PluginError(f"services.{plan.name}: cannot be made: {told}") from error
         self.carrier = Carrier(
             self.service, limits=plan.limits, access=plan.access, reactor=reactor
         )
@@ -254,6 +259,7 @@ class Server(MultiService):
 
         Raises:
             BindError: One could not be opened; none is left open.
+            PluginError: A service object could not be made.
         """
         raise_descriptor_limit()
         for plan in self.plans:

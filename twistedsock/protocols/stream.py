@@ -177,7 +177,7 @@ class ServiceFactory(Factory):
         inner = None
         try:
             inner = self._foreign.buildProtocol(addr)
-        except Exception:  # a plug-in is called: this newcomer alone is turned away
+        except BaseException:  # a plug-in is called: this newcomer alone is turned away
             self.carrier.log_failure(Failure())
         if inner is None:
             self.carrier.left(host)

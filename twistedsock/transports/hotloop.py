@@ -127,6 +127,8 @@ class HotLoop:
         if not old:
             if self._epoll is None:
                 self._open()
+            else:  # reactor.removeAll(), as trial does after an unclean test, forgets us too
+                self._reactor.addReader(self)
             self._epoll.register(fd, new)
             self._handlers[fd] = handler
         elif new:
