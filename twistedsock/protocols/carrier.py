@@ -69,6 +69,7 @@ class Carrier:
             tick old while anything is timed.
         counters: Totals by word: accepted, ended, every refusal and every drop.
         gates: Listeners to pause while the service is full.
+        hooks: Whether the service has a hook of its own, for those asked of every session.
     """
 
     def __init__(
@@ -90,6 +91,8 @@ class Carrier:
         self._sources = SourceLimit(
             self.limits.max_connections_per_source, limit_loopback=self.limits.limit_loopback
         )
+        # Asked for each session: which of the hooks the service has of its own.
+        self.hooks = {name: service.overrides(name) for name in ("opened", "closed", "converse")}
         self._rate = AcceptRate(self.limits.accept_rate)
         self._throttle = LogThrottle()
         first_byte = self.limits.first_byte_timeout if service.client_speaks_first else None
@@ -248,7 +251,7 @@ class Carrier:
             reason=str(reason),
         )
         self.service.sessions.discard(session)
-        if self.is_ready:  # else it never heard of the session
+        if self.is_ready and self.hooks["closed"]:  # not ready: it never heard of the session
             self._farewells += 1
             farewell = as_deferred(self.service.closed, session, reason)
             farewell.addErrback(self.log_failure).addBoth(self._told)

@@ -144,11 +144,14 @@ class ServedSession(LiveSession):
 
     def _welcome(self) -> None:
         self._awaiting = False
-        if self._carrier.service.overrides("converse"):
+        hooks = self._carrier.hooks
+        if hooks["converse"]:
             self._conversing = True
             self._await(self._converse(), self._conversation_over)
-        else:
-            self._run(self._carrier.service.opened)
+            return
+        if hooks["opened"]:
+            self._run(self._service.opened)
+        if self._held:
             self._pump()
 
     async def _converse(self) -> None:
