@@ -66,6 +66,7 @@ matrix:
 deps:
 	apt-get update -qq
 	apt-get install -y -qq --no-install-recommends ncat nmap netcat-openbsd socat strace
+	# For make bench as well: gcc, and golang-go for one more peer.
 
 clean:
 	rm -rf $(VENV) .venv-* dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
