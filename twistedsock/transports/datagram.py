@@ -21,7 +21,7 @@ from twisted.python import log
 from twistedsock.addresses import is_numeric, unmap
 from twistedsock.service import NO_METADATA, Metadata
 from twistedsock.transports.connection import inet_address
-from twistedsock.transports.hotloop import READ, loop_of
+from twistedsock.transports.hotloop import Listener
 
 DATAGRAMS_A_TURN = 64  # so that a flood does not starve the other descriptors
 MAX_SOUND_HOSTS = 4096  # remembered as checked
@@ -34,7 +34,7 @@ _IN6_PKTINFO = struct.Struct("@16sI")  # ipi6_addr, ipi6_ifindex (RFC 3542 secti
 _ANCILLARY_BYTES = socket.CMSG_SPACE(_IN_PKTINFO.size) + socket.CMSG_SPACE(_IN6_PKTINFO.size)
 
 
-class DatagramPort(udp.Port):
+class DatagramPort(Listener, udp.Port):
     """A listener on a socket that is bound already; owns and closes it.
 
     The protocol gets ``packetReceived(data, addr, metadata)`` where it has that, else
@@ -45,8 +45,6 @@ class DatagramPort(udp.Port):
 
     _is_v6 = False
     _tells_destination = False
-    _interest = 0
-    _fd = -1
     _quiet = False  # whether the owner says who listens, rather than this
 
     def __init__(
@@ -94,28 +92,13 @@ class DatagramPort(udp.Port):
             # Also on a dual-stack socket: only this tells a broadcast.
             sock.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
         self.socket = sock
-        self.fileno = sock.fileno  # type: ignore[method-assign]
+        self.fileno = sock.fileno
         self._realPortNumber = sock.getsockname()[1]
         # Sends to an address that a datagram came from, which need not be checked: without a
         # detour where addresses are the kernel's own.
         self.answer = self._answer_unmapped if self._is_v6 else sock.sendto
         self.connected = 1
         self._connectToProtocol()
-
-    def startReading(self) -> None:
-        """Be told of datagrams."""
-        self._watch(READ)
-
-    def stopReading(self) -> None:
-        """Be told of datagrams no more."""
-        self._watch(0)
-
-    def _watch(self, interest: int) -> None:
-        if interest != self._interest:
-            if not self._interest:
-                self._fd = self.fileno()
-            loop_of(self.reactor).watch(self, self._fd, self._interest, interest)
-            self._interest = interest
 
     def _deliver_plain(self, data: bytes, addr: tuple[str, int], _: Metadata) -> None:
         # Protocols that know only Twisted get its log context with each datagram, too.

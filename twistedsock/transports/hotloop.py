@@ -71,6 +71,30 @@ def loop_of(reactor: Any) -> Loop:
     return loop
 
 
+class Listener:
+    """What listeners share: they are watched for input alone. Mixed in before a Twisted port."""
+
+    reactor: Any
+    fileno: Any
+    _interest = 0
+    _fd = -1  # as it was when it was last watched anew
+
+    def startReading(self) -> None:
+        """Be told of input."""
+        self._watch(READ)
+
+    def stopReading(self) -> None:
+        """Be told of input no more."""
+        self._watch(0)
+
+    def _watch(self, interest: int) -> None:
+        if interest != self._interest:
+            if not self._interest:
+                self._fd = self.fileno()
+            loop_of(self.reactor).watch(self, self._fd, self._interest, interest)
+            self._interest = interest
+
+
 class StockLoop:
     """Asks the reactor to watch: for platforms without epoll."""
 

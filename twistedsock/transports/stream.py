@@ -18,20 +18,18 @@ from twisted.python.failure import Failure
 
 from twistedsock.policy.throttle import LogThrottle
 from twistedsock.transports.connection import StreamServer, inet_address
-from twistedsock.transports.hotloop import READ, loop_of
+from twistedsock.transports.hotloop import Listener
 
 ACCEPTS_A_TURN = 64  # so that a flood of newcomers does not starve who is served
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.005, 1.0  # after an accept that failed; doubles in between
 
 
-class StreamPort(tcp.Port):
+class StreamPort(Listener, tcp.Port):
     """A listener; made like Twisted's own, or by ``adopt`` on a socket that listens already."""
 
     transport: Any = StreamServer
     _shouldShutdown = False  # shutdown(2) would end the listener for every process that has it
     _closes_waiting = True  # where descriptors run out; else they wait until some are free
-    _interest = 0
-    _fd = -1
     _accepts = 1  # how often to try in a turn
     _local: IAddress | None = None  # where every connection has the listener's own address
     _quiet = False  # whether the owner says who listens, rather than this
@@ -72,7 +70,7 @@ class StreamPort(tcp.Port):
         sock, self._preexistingSocket = self._preexistingSocket, None
         assert sock is not None
         self.socket = sock
-        self.fileno = sock.fileno  # type: ignore[method-assign]
+        self.fileno = sock.fileno
         self._realPortNumber = sock.getsockname()[1]
         local = inet_address("TCP", sock.getsockname())
         if local.host not in ("::", "0.0.0.0"):
@@ -80,21 +78,6 @@ class StreamPort(tcp.Port):
         self.factory.doStart()  # type: ignore[union-attr]
         self.connected = True
         self._adjust()
-
-    def startReading(self) -> None:
-        """Be told of newcomers."""
-        self._watch(READ)
-
-    def stopReading(self) -> None:
-        """Be told of newcomers no more."""
-        self._watch(0)
-
-    def _watch(self, interest: int) -> None:
-        if interest != self._interest:
-            if not self._interest:
-                self._fd = self.fileno()
-            loop_of(self.reactor).watch(self, self._fd, self._interest, interest)
-            self._interest = interest
 
     def stopWriting(self) -> None:
         """Do nothing: a listener never writes."""
