@@ -182,6 +182,39 @@ reactor.run()
 """
 
 
+UVLOOP = """
+import asyncio, uvloop
+asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+"""
+
+HOT = """
+from twistedsock.addresses import parse_address
+from twistedsock.protocols.stream import ServiceFactory as Factory
+from twistedsock.transports.binding import open_listener
+from twistedsock.transports.stream import StreamPort
+"""
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_the_hot_loop_runs_inside_asyncio_s(loop: str) -> None:
+    """Our transports serve under the asyncio reactor, on its own event loop and on uvloop's."""
+    if loop == "uvloop":
+        pytest.importorskip("uvloop")
+    program = PROGRAM.format(module="asyncioreactor").replace(
+        'reactor.listenTCP(0, ServiceFactory(EchoReply(), framing="line"), interface="127.0.0.1")',
+        'StreamPort.adopt(open_listener(parse_address("tcp:127.0.0.1:0")),'
+        ' Factory(EchoReply(), framing="line"), reactor); port.startListening()',
+    )
+    before, install, after = program.partition("chosen.install()\n")
+    program = (UVLOOP if loop == "uvloop" else "") + before + install + HOT + after
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout == (
+        "[b'Welcome to the server. Type something and hit enter', b'OK...hello']\n"
+    ), done.stderr
+
+
 @pytest.mark.parametrize(
     "module", ["epollreactor", "pollreactor", "selectreactor", "asyncioreactor"]
 )
