@@ -172,6 +172,17 @@ def test_few_descriptors_are_enough(start: Start) -> None:
     assert daemon.stop() == 0
 
 
+def test_datagram_peers_need_no_descriptors(start: Start) -> None:
+    """A service without streams keeps its bound on peers, however few descriptors there are."""
+
+    def few() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+
+    daemon = start("--listen", "udp:127.0.0.1:0", preexec=few).ready()
+    assert "lowered" not in daemon.text
+    assert daemon.stop() == 0
+
+
 def eventually_greeted(client: socket.socket, seconds: float) -> bool:
     """Return whether *client* is greeted within a moment."""
     end = time.monotonic() + seconds

@@ -84,7 +84,12 @@ class HostedService(Service):
         self._listeners = [each for each in self._listeners if each.port is not None]
 
     def clamp(self, descriptors: int) -> None:
-        """Lower ``max_connections`` to what the descriptor limit can hold."""
+        """Lower ``max_connections`` to what the descriptor limit can hold.
+
+        Datagram peers need no descriptors, so a service without streams keeps its own.
+        """
+        if not any(address.kind == "stream" for address in self.addresses):
+            return
         limits = self.carrier.limits
         room = max(1, descriptors)
         if limits.max_connections > room:
