@@ -253,6 +253,18 @@ def test_the_table_is_bounded_and_the_proven_stay() -> None:
     rig.stop()
 
 
+def test_forged_sources_do_not_fill_the_log(logged: list[Any]) -> None:
+    """Evictions are noted at most once a second; the evicted have no line of their own."""
+    rig = Rig(Recorder(), limits=Limits(max_connections=3))
+    for number in range(1000):
+        rig.hear(b"x", ("192.0.2.1", 40000 + number))
+        rig.clock.advance(0)
+    assert rig.carrier.counters["evicted"] == 997
+    assert rig.service.events.count("closed 192.0.2.1:40000 evicted") == 1
+    assert [event["event"] for event in logged if "event" in event] == ["evicted"]
+    rig.stop()
+
+
 def test_a_source_has_its_share_of_the_table() -> None:
     """Over the limit per source, the source's own oldest peer goes; others are untouched."""
     rig = Rig(Recorder(), limits=Limits(max_connections_per_source=2))

@@ -232,6 +232,18 @@ class Carrier:
     def end(self, session: Session, reason: CloseReason) -> None:
         """Count, log and tell the service that *session* is over, in that order."""
         self.counters["ended"] += 1
+        if reason is not CloseReason.EVICTED:  # noted already; forged sources may not fill the log
+            self._log_end(session, reason)
+        self.service.sessions.discard(session)
+        if self.is_ready and self.hooks["closed"]:  # not ready: it never heard of the session
+            self._farewells += 1
+            farewell = as_deferred(self.service.closed, session, reason)
+            farewell.addErrback(self.log_failure).addBoth(self._told)
+        else:
+            self._tell_empty()
+        self._rest()
+
+    def _log_end(self, session: Session, reason: CloseReason) -> None:
         five = session.five_tuple
         self.log.info(
             "session ended: {service} {protocol} {peer} {reason}"
@@ -250,14 +262,6 @@ class Carrier:
             duration_s=self.reactor.seconds() - session.opened_at,
             reason=str(reason),
         )
-        self.service.sessions.discard(session)
-        if self.is_ready and self.hooks["closed"]:  # not ready: it never heard of the session
-            self._farewells += 1
-            farewell = as_deferred(self.service.closed, session, reason)
-            farewell.addErrback(self.log_failure).addBoth(self._told)
-        else:
-            self._tell_empty()
-        self._rest()
 
     def _told(self, _: object) -> None:
         self._farewells -= 1
