@@ -132,12 +132,17 @@ def test_a_daemon_that_cannot_bind_tells_its_parent(tmp_path: Path) -> None:
     assert not (tmp_path / "twistd.pid").exists()
 
 
-def test_a_service_that_cannot_start_is_70(start: Start, tmp_path: Path) -> None:
-    """Where start() raises, the daemon stops with 70 and says which service it was."""
-    dist = tmp_path / "bad-1.0.dist-info"
+def offer(folder: Path, entry_point: str) -> None:
+    """Make *folder* a distribution that offers a service, for PYTHONPATH."""
+    dist = folder / "bad-1.0.dist-info"
     dist.mkdir()
     (dist / "METADATA").write_text("Metadata-Version: 2.1\nName: bad\nVersion: 1.0\n")
-    (dist / "entry_points.txt").write_text("[twistedsock.services]\nbad = badservice:Bad\n")
+    (dist / "entry_points.txt").write_text(f"[twistedsock.services]\n{entry_point}\n")
+
+
+def test_a_service_that_cannot_start_is_70(start: Start, tmp_path: Path) -> None:
+    """Where start() raises, the daemon stops with 70 and says which service it was."""
+    offer(tmp_path, "bad = badservice:Bad")
     (tmp_path / "badservice.py").write_text(
         "from twistedsock import SocketService\n"
         "class Bad(SocketService):\n"
@@ -159,10 +164,7 @@ def test_a_service_that_cannot_start_is_70(start: Start, tmp_path: Path) -> None
 
 def test_a_service_that_cannot_be_made_is_70(start: Start, tmp_path: Path) -> None:
     """Where a plug-in's __init__ raises, one line says so and nothing is left bound."""
-    dist = tmp_path / "bad-1.0.dist-info"
-    dist.mkdir()
-    (dist / "METADATA").write_text("Metadata-Version: 2.1\nName: bad\nVersion: 1.0\n")
-    (dist / "entry_points.txt").write_text("[twistedsock.services]\nbad = badmade:Bad\n")
+    offer(tmp_path, "bad = badmade:Bad")
     (tmp_path / "badmade.py").write_text(
         "from twistedsock import SocketService\n"
         "class Bad(SocketService):\n"
@@ -357,10 +359,7 @@ def test_any_reactor_serves(tmp_path: Path, reactor: str) -> None:
 
 def test_a_stop_that_never_returns_is_not_waited_for(start: Start, tmp_path: Path) -> None:
     """drain_timeout bounds stop() too, and a second TERM cuts it off."""
-    dist = tmp_path / "bad-1.0.dist-info"
-    dist.mkdir()
-    (dist / "METADATA").write_text("Metadata-Version: 2.1\nName: bad\nVersion: 1.0\n")
-    (dist / "entry_points.txt").write_text("[twistedsock.services]\nbad = badservice:Bad\n")
+    offer(tmp_path, "bad = badservice:Bad")
     (tmp_path / "badservice.py").write_text(
         "from twisted.internet.defer import Deferred\n"
         "from twistedsock import SocketService\n"

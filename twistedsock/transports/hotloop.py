@@ -25,7 +25,7 @@ READ, WRITE = 0x1, 0x4  # EPOLLIN and EPOLLOUT, which select lacks where epoll i
 GONE = 0x8 | 0x10  # EPOLLERR and EPOLLHUP: always reported, never asked for
 
 # A turn ends after so many rounds or so long, whichever comes first: a flood may not starve
-# timers and the reactor's own descriptors. Each event reads at most stream.LARGEST_READ_BYTES.
+# timers and the reactor's own descriptors. Each event reads at most connection.LARGEST_READ_BYTES.
 ROUNDS_A_TURN = 16
 EVENTS_A_ROUND = 64
 TURN_S = 0.005
