@@ -221,6 +221,26 @@ async def test_a_failing_send_is_told_as_a_loss() -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_what_came_before_a_reset_is_read_though_answers_fail() -> None:
+    """A peer that sends and resets: every byte that arrived is handed over, then comes the loss."""
+    async with Listening() as listening:
+        client = await listening.connect()
+        protocol = listening.protocols[0]
+        protocol.transport.pauseProducing()
+        sent = 0
+        while sent < 60_000:
+            sent += client.send(b"s" * (60_000 - sent))
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()
+        await pause(0.02)
+        protocol.transport._read_bytes = 100  # so that there are several reads, each answered
+        protocol.transport.resumeProducing()
+        await until(lambda: protocol.lost)
+        assert protocol.data == b"s" * 60_000
+        assert protocol.lost.value.close_reason == "peer_reset"
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_pull_producer_is_resumed_until_it_is_done() -> None:
     """A pull producer is asked again after each flush, though nothing else is buffered."""
     async with Listening() as listening:

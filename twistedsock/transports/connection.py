@@ -147,7 +147,8 @@ class HotConnection(tcp.Connection):
     def write(self, data: bytes) -> None:
         """Send *data* at once as far as the kernel takes it; keep the rest in order."""
         if not self._direct or data.__class__ is not bytes:
-            super().write(data)
+            if self._failed is None:  # else nobody is there any more; the end is yet to be read
+                super().write(data)
             return
         try:
             sent = self.socket.send(data)
