@@ -754,3 +754,75 @@ def test_tls_tells_its_end_late_but_not_in_vain(conversing: bool) -> None:
     lose(protocol)
     assert heard == [b"one", b"two", "end"]
     assert rig.carrier.connections == 0
+
+
+class Counting(Wire):
+    """A wire that keeps each write apart."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        self.writes.append(data)
+        super().write(data)
+
+    def writeSequence(self, data: Any) -> None:
+        self.write(b"".join(data))
+
+
+def test_the_answers_to_one_read_go_out_together() -> None:
+    """Many messages in one read cost one write, in order, whoever waits for what in between."""
+    rig = Rig(Echo(), "line")
+    protocol, wire = rig.connect(wire=Counting())
+    protocol.dataReceived(b"one\ntwo\nthree\n")
+    protocol.dataReceived(b"four\n")
+    assert wire.writes == [b"one\ntwo\nthree\n", b"four\n"]
+    protocol.dataReceived(b"x" * 1000 + b"\n" + b"y\n" * 40_000)
+    assert len(wire.writes) == 4  # never more than CORK_BYTES is held back
+    assert wire.value() == b"one\ntwo\nthree\nfour\n" + b"x" * 1000 + b"\n" + b"y\n" * 40_000
+
+
+@pytest.mark.parametrize("ending", ["close", "raise", "wait"])
+def test_answers_held_back_are_sent_before_the_end(ending: str, logged_failures: Failures) -> None:
+    """A service that closes, fails or waits in the middle of a read has answered what it did."""
+    rig = Rig(Recorder(), "line")
+    waiting: Deferred[None] = Deferred()
+
+    def answer(session: Session, message: bytes) -> Any:
+        session.send(b"re " + message)
+        if message == b"2":
+            if ending == "close":
+                session.close()
+            elif ending == "raise":
+                raise KeyError
+            else:
+                return waiting
+        return None
+
+    rig.service.answer = answer
+    protocol, wire = rig.connect(wire=Counting())
+    protocol.dataReceived(b"1\n2\n3\n")
+    assert wire.writes == [b"re 1\nre 2\n"]
+    if ending == "wait":
+        waiting.callback(None)
+        assert wire.writes[1:] == [b"re 3\n"]
+    else:
+        assert wire.ended
+    if ending == "raise":
+        logged_failures.take(KeyError)
+
+
+def test_an_abort_drops_what_is_held_back() -> None:
+    """After abort() nothing more is written."""
+    rig = Rig(Recorder(), "line")
+
+    def answer(session: Session, message: bytes) -> None:
+        session.send(message)
+        session.abort()
+
+    rig.service.answer = answer
+    protocol, wire = rig.connect(wire=Counting())
+    protocol.dataReceived(b"1\n2\n")
+    assert wire.aborted
+    assert wire.writes == []

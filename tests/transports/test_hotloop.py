@@ -338,6 +338,21 @@ async def test_a_descriptor_closed_behind_its_back_does_not_spin() -> None:
 
 
 @pytest_twisted.ensureDeferred
+@pytest.mark.parametrize("count", [3, 200])
+@pytest.mark.parametrize("size", [10, 50_000])
+async def test_pieces_go_out_whole_and_in_order(count: int, size: int) -> None:
+    """``writeSequence`` sends at once what the kernel takes, and the rest behind it."""
+    async with Listening() as listening:
+        client = await listening.connect()
+        transport = listening.protocols[0].transport
+        pieces = [bytes([number]) * size for number in range(count)]
+        transport.writeSequence(pieces)
+        transport.write(b"last")
+        expected = b"".join(pieces) + b"last"
+        assert await received(client, len(expected)) == expected
+
+
+@pytest_twisted.ensureDeferred
 async def test_without_epoll_the_reactor_serves(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the platform has no epoll, the same transports are watched by the reactor itself."""
     from twisted.internet import reactor as _reactor

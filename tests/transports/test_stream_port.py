@@ -140,12 +140,12 @@ class Failing:
         self.errors = errors
         self.tries = 0
 
-    def accept(self) -> Any:
+    def _accept(self) -> Any:
         self.tries += 1
         if self.errors:
             number = self.errors.pop(0)
             raise OSError(number, os.strerror(number))
-        return self._real.accept()
+        return self._real._accept()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._real, name)

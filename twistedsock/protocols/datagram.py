@@ -12,6 +12,7 @@ from typing import Any
 
 from twisted.internet.error import MessageLengthError
 from twisted.internet.protocol import DatagramProtocol
+from twisted.python.failure import Failure
 
 from twistedsock.addresses import FiveTuple, is_loopback, unmap
 from twistedsock.errors import CloseReason, PluginError
@@ -86,7 +87,7 @@ class DatagramSession(ServedSession):
 
     def send(self, message: bytes) -> bool:
         """Send *message* as one datagram; False, counted, where it is dropped."""
-        if self._closing or self._lost:
+        if self._held and (self._closing or self._lost):
             self.dropped += 1
             return False
         size = len(message)
@@ -253,7 +254,18 @@ class ServiceDatagramProtocol(DatagramProtocol):
         session.bytes_in += size
         if session._credit is not None:
             session._credit += AMPLIFICATION * (size + session._headers)
-        session._take_one(data, metadata)
+        if session._held:
+            session._keep((data,), metadata)
+            return
+        # The same as _take for one message, in place: the shortest way to the service.
+        session.metadata = metadata
+        session.messages_in += 1
+        try:
+            result = session._service.received(session, data)
+            if result is not None:
+                session._await(result, session._resume)
+        except BaseException:  # a plug-in is called, and sys.exit() ends its session alone too
+            session._failed(Failure())
 
     def _open(self, key: object, addr: Peer, metadata: Metadata) -> DatagramSession | None:
         """Return a new session, or None where the guard or a limit says no."""

@@ -79,6 +79,12 @@ class ServedSession(LiveSession):
     def _adjust_reading(self) -> None:
         """Read from the peer, or stop reading, as ``_wants_input`` says."""
 
+    def _cork(self) -> None:
+        """Hold back what is sent, where that saves calls, until ``_uncork``: once, in order."""
+
+    def _uncork(self) -> None:
+        """Send what was held back."""
+
     def _finish(self, reason: CloseReason) -> None:
         """End the session in good order for *reason*, unless it is ending already."""
         raise NotImplementedError
@@ -167,6 +173,7 @@ class ServedSession(LiveSession):
         received = self._service.received
         self.metadata = metadata
         rest = iter(messages)
+        self._cork()
         try:
             for message in rest:
                 self.messages_in += 1
@@ -178,20 +185,8 @@ class ServedSession(LiveSession):
                     return
         except BaseException:  # a plug-in is called, and sys.exit() ends its session alone too
             self._failed(Failure())
-
-    def _take_one(self, message: bytes, metadata: Metadata) -> None:
-        """Hand *message* over now, or keep it until its turn comes."""
-        if self._held:
-            self._keep((message,), metadata)
-            return
-        self.metadata = metadata
-        self.messages_in += 1
-        try:
-            result = self._service.received(self, message)
-            if result is not None:
-                self._await(result, self._resume)
-        except BaseException:  # a plug-in is called, and sys.exit() ends its session alone too
-            self._failed(Failure())
+        finally:
+            self._uncork()
 
     def _keep(self, messages: Iterable[bytes], metadata: Metadata) -> None:
         if self._closing and not self._lost:
@@ -222,6 +217,7 @@ class ServedSession(LiveSession):
         if self._pumping:
             return
         self._pumping = self._held = True
+        self._cork()
         try:
             while self._inbox and not self._awaiting and not self._congested:
                 result = self._service.received(self, self._take_from_inbox())
@@ -231,6 +227,7 @@ class ServedSession(LiveSession):
             self._failed(Failure())
         finally:
             self._pumping = False
+            self._uncork()
             self._release()
         if not self._inbox and not self._awaiting:
             if self._end_pending:
@@ -365,15 +362,19 @@ class ServedSession(LiveSession):
             self.reason = reason
         self._carrier.untime(self)
         self._fail_waiters()
-        self._pump()
+        if self._inbox or self._end_pending or self._conversing:
+            self._pump()
         if not self._awaiting and not self._pumping:
             self._conclude()
 
     def _fail_waiters(self) -> None:
-        waiters, self._drain_waiters = self._drain_waiters, None
-        for waiter in waiters or ():
-            waiter.errback(SessionClosed(self.reason or CloseReason.CLOSED))
-        self._wake_reader()
+        waiters = self._drain_waiters
+        if waiters is not None:
+            self._drain_waiters = None
+            for waiter in waiters:
+                waiter.errback(SessionClosed(self.reason or CloseReason.CLOSED))
+        if self._message_waiter is not None:
+            self._wake_reader()
 
     def _drop_inbox(self) -> None:
         self._inbox = None

@@ -17,6 +17,7 @@ from twistedsock.service import NO_METADATA
 from twistedsock.units import quote_bytes
 from twistedsock.wire.framing import Framer
 
+CORK_BYTES = 64 * 1024  # of answers to one read may be held back, to go out in one call
 OVERRUN = 8  # a service that sends on and on while congested may hold this many high waters
 
 
@@ -25,6 +26,8 @@ class StreamSession(ServedSession):
 
     __slots__ = (
         "_congested_at",
+        "_corked",
+        "_corked_bytes",
         "_encode",
         "_host",
         "_overrun",
@@ -50,6 +53,8 @@ class StreamSession(ServedSession):
         self._write_ended = False
         self._overrun = 0
         self._congested_at = 0.0
+        self._corked: list[bytes] | None = None
+        self._corked_bytes = 0
 
     @property
     def budget(self) -> int | None:
@@ -61,23 +66,50 @@ class StreamSession(ServedSession):
 
     def send(self, message: bytes) -> bool:
         """Send *message* in the session's framing; False, counted, after the end."""
-        if self._closing or self._lost:
+        if self._held and not self._may_send(len(message)):
             self.dropped += 1
             return False
         frame = self._encode(message)
         self._write(frame)
         self.bytes_out += len(frame)
         self.messages_out += 1
-        if self._congested:
-            self._count_overrun(len(frame))
         return True
 
-    def _count_overrun(self, size: int) -> None:
-        """Stop a service that sends on and on to a peer that does not read."""
-        self._overrun += size
-        if self._overrun > OVERRUN * self._carrier.limits.write_high_water:
-            self._carrier.note("overrun", self.peer)
-            self._abort(CloseReason.LIMIT)
+    def _may_send(self, size: int) -> bool:
+        """Return whether *size* bytes more may be sent by a session that is held."""
+        if self._closing or self._lost:
+            return False
+        if self._congested:  # the service sends on and on to a peer that does not read
+            self._overrun += size
+            if self._overrun > OVERRUN * self._carrier.limits.write_high_water:
+                self._carrier.note("overrun", self.peer)
+                self._abort(CloseReason.LIMIT)
+                return False
+        return True
+
+    def _cork(self) -> None:
+        if self._corked is None and not self._lost:
+            self._corked = []
+            self._write = self._hold_back
+
+    def _hold_back(self, frame: bytes) -> None:
+        corked = self._corked
+        assert corked is not None
+        corked.append(frame)
+        self._corked_bytes += len(frame)
+        if self._corked_bytes > CORK_BYTES:
+            self._uncork()
+            self._cork()
+
+    def _uncork(self) -> None:
+        corked = self._corked
+        if corked is None:
+            return
+        self._corked, self._corked_bytes = None, 0
+        if not self._lost:
+            self._write = self._transport.write
+            if corked:
+                self._transport.writeSequence(corked)
 
     def abort(self) -> None:
         """End the session at once; what is unsent is lost."""
@@ -85,12 +117,14 @@ class StreamSession(ServedSession):
 
     def _abort(self, reason: CloseReason) -> None:
         if not self._lost:
+            self._corked = None
             self._stop_delivery(reason)
             self._transport.abortConnection()
 
     def _finish(self, reason: CloseReason) -> None:
         if self._closing or self._lost:
             return
+        self._uncork()
         self._stop_delivery(reason)
         transport = self._transport
         transport.unregisterProducer()
@@ -98,7 +132,8 @@ class StreamSession(ServedSession):
         # only our side ends: closing while the peer still sends would answer it with a reset,
         # which may overtake and destroy what we sent last (RFC 1122 section 4.2.2.13).
         if self._peer_ended or self._has_tls:
-            transport.loseConnection()
+            if transport.loseConnection():  # ours tell when that is as good as done
+                return
         else:
             self._read(True)
             transport.loseWriteConnection()

@@ -32,8 +32,8 @@ def host_and_port(address: Any) -> tuple[str, int]:
 
 def close_reason(failure: Failure) -> CloseReason:
     """Return the word for what a transport gave as its reason."""
-    if failure.check(ConnectionDone):
+    if isinstance(failure.value, ConnectionDone):
         return CloseReason.PEER_CLOSED
-    if failure.check(ConnectionAborted):
+    if isinstance(failure.value, ConnectionAborted):
         return CloseReason.CLOSED
     return getattr(failure.value, "close_reason", CloseReason.PEER_RESET)

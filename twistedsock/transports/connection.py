@@ -146,7 +146,7 @@ class HotConnection(tcp.Connection):
 
     def write(self, data: bytes) -> None:
         """Send *data* at once as far as the kernel takes it; keep the rest in order."""
-        if not self._direct or data.__class__ is not bytes:
+        if not self._direct:
             if self._failed is None:  # else nobody is there any more; the end is yet to be read
                 super().write(data)
             return
@@ -160,7 +160,7 @@ class HotConnection(tcp.Connection):
                 return
             sent = 0
         if sent != len(data):
-            self.dataBuffer = data
+            self.dataBuffer = bytes(data)  # the caller's own buffer may change
             self.offset = sent
             self.startWriting()
             self._maybePauseProducer()
@@ -174,16 +174,27 @@ class HotConnection(tcp.Connection):
             self.startWriting()
 
     def writeSequence(self, iovec: Iterable[bytes]) -> None:
-        """Send the pieces of *iovec* as one write; behind a producer, as ever, by its buffer."""
+        """Send the pieces of *iovec* in order, as ``write`` does, in one call where they fit."""
         pieces = list(iovec)
-        if (
-            self._direct
-            and self.producer is None
-            and all(piece.__class__ is bytes for piece in pieces)
-        ):
-            self.write(b"".join(pieces))
-        else:
-            super().writeSequence(pieces)
+        if not self._direct or not all(piece.__class__ is bytes for piece in pieces):
+            if self._failed is None:
+                super().writeSequence(pieces)
+            return
+        try:
+            sent = self.socket.sendmsg(pieces[:PIECES_A_SEND])
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError as cause:
+            if cause.errno != errno.ENOBUFS:
+                self._send_failed(cause)
+                return
+            sent = 0
+        total = sum(map(len, pieces))
+        if sent != total:
+            self._tempDataBuffer, self._tempDataLen = pieces, total
+            self._advance(sent)
+            self.startWriting()
+            self._maybePauseProducer()
 
     def doWrite(self) -> Any:
         """Send what is kept, without joining it first; tell what a send has met."""
@@ -252,13 +263,18 @@ class HotConnection(tcp.Connection):
         super().startTLS(ctx, normal)
         self._decide()
 
-    def loseConnection(self) -> None:
-        """Close once everything is sent; where it is already, without waiting for room to send."""
+    def loseConnection(self) -> bool:
+        """Close once everything is sent; where it is already, without waiting for room to send.
+
+        Returns:
+            Whether the end is certain to come at once, without any more from the peer.
+        """
         direct, self._direct = self._direct, False
         if direct and self.producer is None and self._loop is not None and self._loop.finish(self):
             self.disconnecting = 1
-            return
+            return True
         super().loseConnection()
+        return False
 
     def loseWriteConnection(self) -> None:
         """End our side once everything is sent."""

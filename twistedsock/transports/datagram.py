@@ -107,17 +107,16 @@ class DatagramPort(Listener, udp.Port):
     def doRead(self) -> None:
         """Read what has come, within bounds."""
         receive, size, deliver = self.socket.recvfrom, self.maxPacketSize, self._deliver
-        if self._tells_destination:
-            receive_told = self._receive_with_destination
+        is_plain = not self._tells_destination
+        metadata = NO_METADATA
         for _ in range(DATAGRAMS_A_TURN):
             try:
-                if self._tells_destination:
-                    data, addr, metadata = receive_told()
-                else:
+                if is_plain:
                     data, addr = receive(size)
-                    metadata = NO_METADATA
                     if len(addr) != 2:
                         addr = _peer(addr)
+                else:
+                    data, addr, metadata = self._receive_with_destination()
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as cause:

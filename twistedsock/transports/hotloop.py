@@ -224,6 +224,7 @@ class HotLoop:
     def doRead(self) -> None:
         """Serve what is ready, within bounds."""
         poll, handlers, stale = self._epoll.poll, self._handlers, self._stale
+        finished = self._finished
         due_in = self._reactor.timeout
         self._serving = True
         try:
@@ -235,8 +236,9 @@ class HotLoop:
                 for fd, mask in events:
                     if stale and fd in stale:
                         continue
-                    handler = handlers.get(fd)
-                    if handler is None:
+                    try:
+                        handler = handlers[fd]
+                    except KeyError:
                         self._renew()
                         return
                     try:
@@ -247,7 +249,7 @@ class HotLoop:
                     except BaseException as error:  # protocols are called: one connection's fault
                         log.err()
                         self._disconnect(handler, error, False)
-                    if self._finished:
+                    if finished:
                         self._end_finished()
                 if stale:
                     stale.clear()

@@ -60,10 +60,9 @@ class ChunkFramer:
 
     def feed(self, data: bytes) -> list[bytes]:
         """Return *data* in pieces; never an error."""
-        size = self._max
-        if len(data) <= size:
-            return [data] if data else []
-        return [data[start : start + size] for start in range(0, len(data), size)]
+        if data and len(data) <= self._max:
+            return [data]
+        return [data[start : start + self._max] for start in range(0, len(data), self._max)]
 
     def end(self) -> list[bytes]:
         """Return nothing: a chunk is never left open."""
