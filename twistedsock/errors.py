@@ -10,8 +10,16 @@ Knows nothing else: every other room may import this one.
     ├── OptionError          a socket option is unknown, does not fit or was refused
     ├── BindError            a listener could not be opened
     ├── FrameError           a message cannot be put into a frame (also a ValueError)
+    ├── CodecError           a value cannot be a message, or a message says none (also a ValueError)
     ├── PeerProtocolError    the peer broke the framing
-    └── SessionClosed        the session ended while something waited on it
+    ├── SessionClosed        the session ended while something waited on it
+    └── ClientError          a client could not reach, tell or hear its peer
+        ├── CannotResolve    no address for that name
+        ├── Refused          nobody listens there
+        ├── Unreachable      no way to that address
+        ├── TimedOut         no answer in time
+        ├── CannotSend       what was sent could not go out
+        └── PeerClosed       the peer has finished, or reset the connection
 """
 
 from __future__ import annotations
@@ -130,6 +138,10 @@ class FrameError(TwistedsockError, ValueError):
     """A message cannot be put into a frame, such as one with a line feed into a line."""
 
 
+class CodecError(TwistedsockError, ValueError):
+    """A value cannot be written in its codec, or a message cannot be read in it."""
+
+
 class PeerProtocolError(TwistedsockError):
     """The peer broke the framing.
 
@@ -148,3 +160,44 @@ class SessionClosed(TwistedsockError):
     def __init__(self, reason: CloseReason) -> None:
         self.reason = reason
         super().__init__(f"the session ended: {reason}")
+
+
+class ClientError(TwistedsockError):
+    """A client could not reach, tell or hear its peer.
+
+    Attributes:
+        address: The peer, as the caller wrote it.
+        code: The name of the system's error, such as ``ECONNREFUSED`` or ``EAI_NONAME``; empty
+            where no system call failed.
+        text: What the system says of it.
+    """
+
+    def __init__(self, address: object, text: str, code: str = "") -> None:
+        self.address = str(address)
+        self.text = text
+        self.code = code
+        super().__init__(f"{self.address}: {text} ({code})" if code else f"{self.address}: {text}")
+
+
+class CannotResolve(ClientError):
+    """The name has no address."""
+
+
+class Refused(ClientError):
+    """The host is there, and nobody listens at that port or path."""
+
+
+class Unreachable(ClientError):
+    """There is no way to that address, or no right to use it."""
+
+
+class TimedOut(ClientError):
+    """What was waited for did not come in time."""
+
+
+class CannotSend(ClientError):
+    """What was sent could not go out: our side is closed, or the kernel refused it."""
+
+
+class PeerClosed(ClientError):
+    """The peer has finished sending, or reset the connection; nothing more will come."""

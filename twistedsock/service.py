@@ -143,8 +143,11 @@ class Session(abc.ABC):
         """The largest message, in bytes, that may be sent now; None where nothing limits it."""
 
     @abc.abstractmethod
-    def send(self, message: bytes) -> bool:
+    def send(self, message: Any) -> bool:
         """Send *message* in the session's framing; neither block nor wait.
+
+        Args:
+            message: Bytes; under a codec (``codec =``) the values that it knows.
 
         Returns:
             False where it was dropped and counted: after the session ended, or over the budget
@@ -152,6 +155,7 @@ class Session(abc.ABC):
 
         Raises:
             FrameError: The framing cannot carry *message*.
+            CodecError: The codec cannot write *message*.
         """
 
     @abc.abstractmethod
@@ -179,7 +183,7 @@ class Session(abc.ABC):
         return self
 
     @abc.abstractmethod
-    def __anext__(self) -> Awaitable[bytes]:
+    def __anext__(self) -> Awaitable[Any]:
         """Return the next message.
 
         Raises:
@@ -202,6 +206,7 @@ class SocketService:
     Attributes:
         settings: An instance of ``Settings``, the plug-in's own keys.
         name: The name it is configured under.
+        codec: The codec that its messages are in.
         log: A logger of the service's own.
         sessions: The sessions that are open.
     """
@@ -211,6 +216,9 @@ class SocketService:
 
     Settings: ClassVar[type[pydantic.BaseModel]] = ServiceSettings
     """The model of its own settings: ``[services.NAME.settings]``."""
+
+    codecs: ClassVar[tuple[str, ...]] = ("bytes", "text", "json", "literal")
+    """The codecs that its messages may be in; ``("bytes",)`` where it knows only bytes."""
 
     client_speaks_first: ClassVar[bool] = False
     """True lets ``first_byte_timeout`` apply."""
@@ -229,6 +237,7 @@ class SocketService:
         # through a class attribute.
         self.settings: Any = settings if settings is not None else self.Settings()
         self.name = name or type(self).__name__
+        self.codec = "bytes"
         self.log = Logger(namespace=f"twistedsock.service.{self.name}", source=self)
         self.sessions: set[Session] = set()
         self._reactor = reactor
@@ -254,8 +263,13 @@ class SocketService:
         """Welcome a peer whose identity is final."""
         return None
 
-    def received(self, session: Session, message: bytes) -> Awaitable[None] | None:
-        """Handle *message*. The next one of this session waits for what is returned."""
+    def received(self, session: Session, message: Any) -> Awaitable[None] | None:
+        """Handle *message*. The next one of this session waits for what is returned.
+
+        Args:
+            session: The peer it came from.
+            message: Bytes; under a codec the value that they say.
+        """
         return None
 
     def ended(self, session: Session) -> Awaitable[None] | None:
@@ -282,6 +296,13 @@ class SocketService:
     def overrides(cls, hook: str) -> bool:
         """Return whether this class has a *hook* of its own."""
         return getattr(cls, hook) is not getattr(SocketService, hook)
+
+    @classmethod
+    def served_codecs(cls) -> tuple[str, ...]:
+        """Return the codecs it can serve: the keys of ``wire.codecs.CODECS`` in ``codecs``."""
+        if not cls.overrides("received") and not cls.overrides("converse"):
+            return ("bytes",)  # its messages never pass through a codec
+        return cls.codecs
 
     @classmethod
     def served_kinds(cls) -> tuple[Kind, ...]:

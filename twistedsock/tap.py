@@ -22,6 +22,7 @@ from twistedsock.host.loader import RawConfig, read_files, set_key
 from twistedsock.host.logs import FORMATS
 from twistedsock.host.plan import ServicePlan, make_plans
 from twistedsock.host.settings import DEFAULT_PORT, DEFAULT_SERVICE
+from twistedsock.wire.codecs import CODECS
 from twistedsock.wire.framing import FRAMINGS
 
 MAIN = "main"
@@ -41,9 +42,15 @@ class Options(usage.Options):
         ["host", "h", None, "Address for --port; * is every address, IPv4 and IPv6 [127.0.0.1]"],
         ["service", "s", None, f"Service to run [{DEFAULT_SERVICE}]"],
         ["framing", "f", None, f"How messages are cut: {', '.join(FRAMINGS)} [chunk]"],
+        ["codec", "c", None, f"What messages say: {', '.join(CODECS)} [bytes]"],
         ["log-format", None, "text", f"Log lines: {' or '.join(FORMATS)}"],
     ]
-    compData = usage.Completions(optActions={"framing": usage.CompleteList(list(FRAMINGS))})
+    compData = usage.Completions(
+        optActions={
+            "framing": usage.CompleteList(list(FRAMINGS)),
+            "codec": usage.CompleteList(list(CODECS)),
+        }
+    )
 
     def __init__(self) -> None:
         super().__init__()
@@ -112,7 +119,7 @@ def _explain(message: str, options: Options) -> str:
 def read_options(options: Options) -> RawConfig:
     """Return the files and flags of *options* as one raw table."""
     raw = read_files(options["config"])
-    flags = ("port", "host", "service", "framing")
+    flags = ("port", "host", "service", "framing", "codec")
     if (
         options["listen"]
         or any(options[flag] is not None for flag in flags)
@@ -136,8 +143,9 @@ def _merge_main(raw: RawConfig, options: Options) -> None:
     name = options["service"] or main.get("service", DEFAULT_SERVICE)
     if options["service"] is not None or "service" not in main:
         put("service", name, "--service")
-    if options["framing"] is not None:
-        put("framing", options["framing"], "--framing")
+    for key in ("framing", "codec"):
+        if options[key] is not None:
+            put(key, options[key], f"--{key}")
     listen = list(options["listen"])
     wants_port = options["port"] is not None or options["host"] is not None
     sources = ["--listen"] * len(listen)

@@ -81,6 +81,8 @@ WRONG: list[tuple[tuple[str | int, ...], object, str]] = [
         "must be one of chunk, line, netstring, uint8, uint16, uint32, got 'lines'",
     ),
     (("framing",), 3, "must be a text, got 3"),
+    (("codec",), 3, "must be a text, got 3"),
+    (("codec",), "xml", "must be one of bytes, text, json, literal, got 'xml'"),
     (("udp_source_ports",), "all", "must be 'guarded' or 'any', got 'all'"),
     (("settings",), 3, "must be a table, got 3"),
     (("limits",), 3, "must be a table, got 3"),
@@ -123,8 +125,8 @@ WRONG: list[tuple[tuple[str | int, ...], object, str]] = [
     (
         ("zzz",),
         1,
-        "unknown key; known here: service, listen, framing, udp_source_ports, settings, limits,"
-        " access, socket",
+        "unknown key; known here: service, listen, framing, codec, udp_source_ports, settings,"
+        " limits, access, socket",
     ),
 ]
 

@@ -694,8 +694,8 @@ def test_a_hook_that_exits_ends_that_session_alone(hook: str, logged_failures: F
     def leave(*_: object) -> None:
         raise SystemExit(3)
 
+    setattr(Exit, hook, leave)
     rig = Rig(Exit())
-    setattr(rig.service, hook, leave)
     protocol, _ = rig.connect()
     protocol.dataReceived(b"x")
     protocol.readConnectionLost()

@@ -21,6 +21,7 @@ from twistedsock.host.settings import AccessConfig, Config, ListenConfig, Servic
 from twistedsock.policy.access import AccessList
 from twistedsock.policy.limits import Limits
 from twistedsock.service import SocketService
+from twistedsock.wire.codecs import CODECS
 
 SERVED_SCHEMES = ("tcp", "udp")
 Path = tuple[str | int, ...]
@@ -46,6 +47,7 @@ class ServicePlan:
     settings: pydantic.BaseModel
     listeners: tuple[ListenerPlan, ...]
     framing: str
+    codec: str
     limits: Limits
     access: AccessList
     any_source_port: bool
@@ -98,6 +100,7 @@ class _Checker:
         before = len(self.problems)
         config = self._validate(ServiceConfig, value, path)
         service_class, settings = self._plugin(value, path)
+        self._check_codec(value.get("codec"), service_class, path)
         # What is right in a faulty table is checked on, so that no fault hides another.
         listeners = self._listeners(value, service_class, path)
         access = self._access(value, path)
@@ -113,6 +116,7 @@ class _Checker:
             settings=settings,
             listeners=listeners,
             framing=config.framing,
+            codec=config.codec,
             limits=config.limits.to_limits(),
             access=access,
             any_source_port=config.udp_source_ports == "any",
@@ -190,6 +194,16 @@ class _Checker:
         except ValueError as error:
             self.problem((*path, "access"), str(error))
             return None
+
+    def _check_codec(
+        self, codec: object, service_class: type[SocketService] | None, path: Path
+    ) -> None:
+        if codec not in CODECS or service_class is None:
+            return  # told by the validation of the table
+        known = service_class.served_codecs()
+        if codec not in known:
+            fault = f"the service's messages are {' or '.join(known)} only, got {codec!r}"
+            self.problem((*path, "codec"), fault)
 
     def _check_address(
         self, address: Address, service_class: type[SocketService] | None, here: Path

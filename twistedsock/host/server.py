@@ -55,7 +55,11 @@ class HostedService(Service):
             told = f"{type(error).__name__}: {error}"
             raise PluginError(f"services.{plan.name}: cannot be made: {told}") from error
         self.carrier = Carrier(
-            self.service, limits=plan.limits, access=plan.access, reactor=reactor
+            self.service,
+            limits=plan.limits,
+            access=plan.access,
+            codec=plan.codec,
+            reactor=reactor,
         )
         self._listeners: list[_Listener] = []
         self._hurried: Deferred[None] | None = None

@@ -15,6 +15,7 @@ from twistedsock.policy.access import parse_network
 from twistedsock.policy.limits import Limits
 from twistedsock.transports.binding import DEFAULT_BACKLOG
 from twistedsock.units import Rate, parse_duration, parse_rate, parse_size
+from twistedsock.wire.codecs import CODECS
 from twistedsock.wire.framing import FRAMINGS
 
 NONE = "none"  # TOML has no null: this switches a limit off
@@ -30,6 +31,12 @@ def _or_none(parse: Any) -> Any:
 def _framing(name: object) -> object:
     if isinstance(name, str) and name not in FRAMINGS:
         raise ValueError(f"must be one of {', '.join(FRAMINGS)}, got {name!r}")
+    return name
+
+
+def _codec(name: object) -> object:
+    if isinstance(name, str) and name not in CODECS:
+        raise ValueError(f"must be one of {', '.join(CODECS)}, got {name!r}")
     return name
 
 
@@ -127,6 +134,7 @@ class ServiceConfig(_Table):
     service: str
     listen: list[ListenConfig] = Field(min_length=1)
     framing: Annotated[str, BeforeValidator(_framing)] = "chunk"
+    codec: Annotated[str, BeforeValidator(_codec)] = "bytes"
     udp_source_ports: Literal["guarded", "any"] = "guarded"
     settings: dict[str, Any] = Field(default_factory=dict)
     limits: LimitsConfig = LimitsConfig()

@@ -6,20 +6,20 @@ Knows the contract and the policies; never a socket, and never how a session mov
 from __future__ import annotations
 
 import abc
-from collections import Counter
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twistedsock.errors import CloseReason
+from twistedsock.errors import CloseReason, CodecError, SessionClosed
 from twistedsock.policy.access import AccessList
 from twistedsock.policy.deadlines import DeadlineWheel, tick_for
 from twistedsock.policy.limits import AcceptRate, Limits, SourceLimit
-from twistedsock.policy.throttle import LogThrottle
 from twistedsock.protocols.awaiting import as_deferred
+from twistedsock.protocols.ledger import Ledger
 from twistedsock.service import Session, SocketService
+from twistedsock.wire.codecs import find_codec
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall
@@ -62,6 +62,7 @@ class Carrier:
         service: The service.
         limits: What its peers may use.
         access: Who may come.
+        codec: What messages say: a key of ``wire.codecs.CODECS``.
         reactor: Runs the timers; the service's own by default.
 
     Attributes:
@@ -70,6 +71,11 @@ class Carrier:
         counters: Totals by word: accepted, ended, every refusal and every drop.
         gates: Listeners to pause while the service is full.
         hooks: Whether the service has a hook of its own, for those asked of every session.
+        received: Hands a message to the service, as the value that it says.
+        encode: Makes a message of a value; None where messages are bytes.
+
+    Raises:
+        ValueError: No codec has that name.
     """
 
     def __init__(
@@ -78,15 +84,24 @@ class Carrier:
         *,
         limits: Limits | None = None,
         access: AccessList | None = None,
+        codec: str = "bytes",
         reactor: Any = None,
     ) -> None:
         self.service = service
+        self.received: Callable[[Any, bytes], Any] = service.received
+        self.encode: Callable[[Any], bytes] | None = None
+        self._decode: Callable[[bytes], Any] | None = None
+        service.codec = codec
+        if codec != "bytes":  # else nothing is to be done for each message
+            found = find_codec(codec)
+            self.received, self.encode, self._decode = self._read, found.encode, found.decode
         self.limits = limits if limits is not None else Limits()
         self.access = access if access is not None else AccessList()
-        self.counters: Counter[str] = Counter()
+        self.ledger = Ledger(service)
+        self.counters = self.ledger.counters
         self.gates: list[Gate] = []
         self.connections = 0
-        self.log = Logger(namespace="twistedsock")
+        self.log = self.ledger.log
         self._reactor = reactor
         self._sources = SourceLimit(
             self.limits.max_connections_per_source, limit_loopback=self.limits.limit_loopback
@@ -94,7 +109,6 @@ class Carrier:
         # Asked for each session: which of the hooks the service has of its own.
         self.hooks = {name: service.overrides(name) for name in ("opened", "closed", "converse")}
         self._rate = AcceptRate(self.limits.accept_rate)
-        self._throttle = LogThrottle()
         first_byte = self.limits.first_byte_timeout if service.client_speaks_first else None
         self.first_byte_timeout = first_byte
         self._wheel: DeadlineWheel[LiveSession] = DeadlineWheel(
@@ -160,6 +174,28 @@ class Carrier:
         self._cancel_timer()
         was_started, self._state = self._state == "ready", "new"
         return as_deferred(self.service.stop) if was_started else succeed(None)
+
+    def value_of(self, session: Any, message: bytes) -> Any:
+        """Return what *message* says; one that says nothing ends its session.
+
+        Raises:
+            SessionClosed: It said nothing.
+        """
+        if self._decode is None:
+            return message
+        try:
+            return self._decode(message)
+        except CodecError as error:
+            session.garbled(error)
+            raise SessionClosed(CloseReason.PROTOCOL_ERROR) from None
+
+    def _read(self, session: Any, message: bytes) -> Any:
+        """Hand the value of *message* to the service."""
+        try:
+            value = self.value_of(session, message)
+        except SessionClosed:
+            return None
+        return self.service.received(session, value)
 
     def listener_started(self) -> None:
         """Count a listener; the first one starts the service where nobody has yet."""
@@ -232,8 +268,11 @@ class Carrier:
     def end(self, session: Session, reason: CloseReason) -> None:
         """Count, log and tell the service that *session* is over, in that order."""
         self.counters["ended"] += 1
-        if reason is not CloseReason.EVICTED:  # noted already; forged sources may not fill the log
-            self._log_end(session, reason)
+        noted = reason is CloseReason.EVICTED or (
+            reason is CloseReason.PROTOCOL_ERROR and session.transport == "datagram"
+        )
+        if not noted:  # as often as it was worth: forged sources may not fill the log
+            self.ledger.ended(session, reason, self.reactor.seconds())
         self.service.sessions.discard(session)
         if self.is_ready and self.hooks["closed"]:  # not ready: it never heard of the session
             self._farewells += 1
@@ -242,26 +281,6 @@ class Carrier:
         else:
             self._tell_empty()
         self._rest()
-
-    def _log_end(self, session: Session, reason: CloseReason) -> None:
-        five = session.five_tuple
-        self.log.info(
-            "session ended: {service} {protocol} {peer} {reason}"
-            " in={bytes_in} out={bytes_out} after {duration_s:.3f}s",
-            event="session_ended",
-            service=self.service.name,
-            protocol=five.protocol,
-            transport=session.transport,
-            session=session.id,
-            peer=session.peer,
-            local=session.local,
-            bytes_in=session.bytes_in,
-            bytes_out=session.bytes_out,
-            messages_in=session.messages_in,
-            messages_out=session.messages_out,
-            duration_s=self.reactor.seconds() - session.opened_at,
-            reason=str(reason),
-        )
 
     def _told(self, _: object) -> None:
         self._farewells -= 1
@@ -304,30 +323,12 @@ class Carrier:
 
     def log_failure(self, failure: Failure) -> None:
         """Log what a plug-in raised, with its traceback."""
-        self.log.failure(
-            "{service}: the service raised",
-            failure,
-            event="service_error",
-            service=self.service.name,
-        )
+        self.ledger.failed(failure)
 
     def note(self, word: str, peer: str = "") -> None:
         """Count *word*; log it at most once a second, with the number suppressed."""
-        self.counters[word] += 1
-        suppressed = self._throttle.admit(word, self.reactor.seconds())
-        if suppressed is not None:
-            self._log_note(word, peer, suppressed)
+        if self.ledger.note(word, peer, self.reactor.seconds()):
             self._wake()
-
-    def _log_note(self, word: str, peer: str, suppressed: int) -> None:
-        self.log.warn(
-            "{service}: {event} {peer} ({total} in all, {suppressed} not logged)",
-            event=word,
-            service=self.service.name,
-            peer=peer,
-            total=self.counters[word],
-            suppressed=suppressed,
-        )
 
     # -- deadlines --
 
@@ -356,9 +357,7 @@ class Carrier:
                 self.time(session, session.expired(now))
             except Exception:  # one session's fault must not stop the others' deadlines
                 self.log.failure("the deadline of {session} failed", session=session)
-        for word, suppressed in self._throttle.overdue(now):
-            self._log_note(word, "", suppressed)
-        if len(self._wheel) or len(self._throttle):
+        if self.ledger.catch_up(now) or len(self._wheel):
             self._wake()
 
     def _rest(self) -> None:
@@ -375,11 +374,12 @@ def as_carrier(
     service: SocketService | Carrier,
     limits: Limits | None,
     access: AccessList | None,
+    codec: str,
     reactor: Any,
 ) -> Carrier:
     """Return *service* if it is a carrier, or a new carrier for it."""
     if isinstance(service, Carrier):
-        if limits is not None or access is not None:
-            raise TypeError("a carrier has its own limits and access list")
+        if limits is not None or access is not None or codec != "bytes":
+            raise TypeError("a carrier has its own limits, access list and codec")
         return service
-    return Carrier(service, limits=limits, access=access, reactor=reactor)
+    return Carrier(service, limits=limits, access=access, codec=codec, reactor=reactor)

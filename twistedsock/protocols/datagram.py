@@ -15,7 +15,7 @@ from twisted.internet.protocol import DatagramProtocol
 from twisted.python.failure import Failure
 
 from twistedsock.addresses import FiveTuple, is_loopback, unmap
-from twistedsock.errors import CloseReason, PluginError
+from twistedsock.errors import CloseReason, CodecError, PluginError
 from twistedsock.policy.access import AccessList
 from twistedsock.policy.guard import (
     AMPLIFICATION,
@@ -85,11 +85,14 @@ class DatagramSession(ServedSession):
         self._credit = None
         self._protocol.peers.prove(self._key)
 
-    def send(self, message: bytes) -> bool:
+    def send(self, message: Any) -> bool:
         """Send *message* as one datagram; False, counted, where it is dropped."""
         if self._held and (self._closing or self._lost):
             self.dropped += 1
             return False
+        encode = self._carrier.encode
+        if encode is not None:
+            message = encode(message)
         size = len(message)
         credit = self._credit
         if credit is not None:
@@ -137,6 +140,11 @@ class DatagramSession(ServedSession):
             self._protocol.late -= 1
         super()._conclude()
 
+    def garbled(self, error: CodecError) -> None:
+        """Count, and log at most once a second: anybody may send anything, from anywhere."""
+        self._carrier.note("garbled", self.peer)
+        self._finish(CloseReason.PROTOCOL_ERROR)
+
     def _keep(self, messages: Iterable[bytes], metadata: Metadata) -> None:
         for message in messages:
             if self._inbox_bytes > INBOX_BYTES and not self._closing:
@@ -171,14 +179,16 @@ class ServiceDatagramProtocol(DatagramProtocol):
 
     Args:
         service: The service, or the carrier that its other listeners already share.
+        codec: What messages say: a key of ``wire.codecs.CODECS``.
         limits, access: What peers may use, and who may come; the defaults of Limits and
-            everyone. Not with a carrier, which has its own.
+            everyone. Neither these nor a codec with a carrier, which has its own.
         any_source_port: True lifts the guard's rules on source ports; also lifted by the
             service's ``symmetric``.
         reactor: Runs the timers; the service's by default.
 
     Raises:
         PluginError: The service breaks the contract or cannot serve datagrams.
+        ValueError: No codec has that name.
     """
 
     noisy = False
@@ -187,12 +197,13 @@ class ServiceDatagramProtocol(DatagramProtocol):
         self,
         service: SocketService | Carrier,
         *,
+        codec: str = "bytes",
         limits: Limits | None = None,
         access: AccessList | None = None,
         any_source_port: bool = False,
         reactor: Any = None,
     ) -> None:
-        self.carrier = as_carrier(service, limits, access, reactor)
+        self.carrier = as_carrier(service, limits, access, codec, reactor)
         served = self.carrier.service
         if "datagram" not in served.served_kinds():
             raise PluginError(f"{type(served).__name__} does not serve datagrams")
@@ -261,7 +272,7 @@ class ServiceDatagramProtocol(DatagramProtocol):
         session.metadata = metadata
         session.messages_in += 1
         try:
-            result = session._service.received(session, data)
+            result = session._carrier.received(session, data)
             if result is not None:
                 session._await(result, session._resume)
         except BaseException:  # a plug-in is called, and sys.exit() ends its session alone too

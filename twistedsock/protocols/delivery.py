@@ -51,7 +51,6 @@ class ServedSession(LiveSession):
         "_peer_ended",
         "_pumping",
         "_seen_bytes",
-        "_service",
         "_work",
         "last_active",
     )
@@ -63,7 +62,6 @@ class ServedSession(LiveSession):
         self._seen_bytes = 0
         self._held = False
         self._carrier = carrier
-        self._service = carrier.service
         # None while empty: most sessions never need one, and it is large.
         self._inbox: deque[tuple[bytes, Metadata]] | None = None
         self._inbox_bytes = 0
@@ -113,7 +111,7 @@ class ServedSession(LiveSession):
         waiters.append(waiter)
         return waiter
 
-    async def __anext__(self) -> bytes:
+    async def __anext__(self) -> Any:
         """Return the next message, for ``converse``."""
         while not self._inbox:
             if self._end_pending:
@@ -129,7 +127,7 @@ class ServedSession(LiveSession):
                 self._message_waiter = None
         message = self._take_from_inbox()
         self._adjust_reading()
-        return message
+        return self._carrier.value_of(self, message)
 
     # -- the flow of messages --
 
@@ -156,7 +154,7 @@ class ServedSession(LiveSession):
             self._await(self._converse(), self._conversation_over)
             return
         if hooks["opened"]:
-            self._run(self._service.opened)
+            self._run(self._carrier.service.opened)
         if self._held:
             self._pump()
 
@@ -170,7 +168,7 @@ class ServedSession(LiveSession):
         if self._held:
             self._keep(messages, metadata)
             return
-        received = self._service.received
+        received = self._carrier.received
         self.metadata = metadata
         rest = iter(messages)
         self._cork()
@@ -220,7 +218,7 @@ class ServedSession(LiveSession):
         self._cork()
         try:
             while self._inbox and not self._awaiting and not self._congested:
-                result = self._service.received(self, self._take_from_inbox())
+                result = self._carrier.received(self, self._take_from_inbox())
                 if result is not None:
                     self._await(result, self._resume)
         except BaseException:  # a plug-in is called, and sys.exit() ends its session alone too

@@ -85,7 +85,7 @@ class ServiceProtocol(Protocol):
         # in place: this is the shortest way from a read to the service.
         session.messages_in += 1
         try:
-            result = session._service.received(session, messages[0])
+            result = session._carrier.received(session, messages[0])
             if result is not None:
                 session._await(result, session._resume)
         except BaseException:  # a plug-in is called, and sys.exit() ends its session alone too
@@ -129,13 +129,15 @@ class ServiceFactory(Factory):
     Args:
         service: The service, or the carrier that its other listeners already share.
         framing: How messages are cut from the stream: a key of ``wire.framing.FRAMINGS``.
+        codec: What messages say: a key of ``wire.codecs.CODECS``. The service is handed values,
+            and sends values.
         limits, access: What peers may use, and who may come; the defaults of Limits and
-            everyone. Not with a carrier, which has its own.
+            everyone. Neither these nor a codec with a carrier, which has its own.
         reactor: Runs the timers; the service's by default.
 
     Raises:
         PluginError: The service breaks the contract or cannot serve streams.
-        ValueError: No framing has that name.
+        ValueError: No framing, or no codec, has that name.
     """
 
     noisy = False
@@ -145,11 +147,12 @@ class ServiceFactory(Factory):
         service: SocketService | Carrier,
         *,
         framing: str = "chunk",
+        codec: str = "bytes",
         limits: Limits | None = None,
         access: AccessList | None = None,
         reactor: Any = None,
     ) -> None:
-        self.carrier = as_carrier(service, limits, access, reactor)
+        self.carrier = as_carrier(service, limits, access, codec, reactor)
         served = self.carrier.service
         if "stream" not in served.served_kinds():
             raise PluginError(f"{type(served).__name__} does not serve streams")

@@ -5,12 +5,13 @@ Knows any stream transport that has Twisted's producers, half-close and abort.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.interfaces import ISSLTransport
 
 from twistedsock.addresses import FiveTuple
-from twistedsock.errors import CloseReason, PeerProtocolError
+from twistedsock.errors import CloseReason, CodecError, PeerProtocolError
 from twistedsock.protocols.carrier import LINGER_S, Carrier
 from twistedsock.protocols.delivery import ServedSession
 from twistedsock.service import NO_METADATA
@@ -48,7 +49,10 @@ class StreamSession(ServedSession):
         self._host = host  # as admitted: its place is given back under this key
         self._transport = transport
         self._write = transport.write
-        self._encode = framer.encode
+        self._encode: Callable[[Any], bytes] = framer.encode
+        to_bytes = carrier.encode
+        if to_bytes is not None:
+            self._encode = lambda value: framer.encode(to_bytes(value))
         self._reading = True
         self._write_ended = False
         self._overrun = 0
@@ -64,9 +68,9 @@ class StreamSession(ServedSession):
     def prove(self) -> None:
         """Do nothing: a connected peer has proved itself by its handshake."""
 
-    def send(self, message: bytes) -> bool:
+    def send(self, message: Any) -> bool:
         """Send *message* in the session's framing; False, counted, after the end."""
-        if self._held and not self._may_send(len(message)):
+        if self._held and not self._may_send(message):
             self.dropped += 1
             return False
         frame = self._encode(message)
@@ -75,12 +79,12 @@ class StreamSession(ServedSession):
         self.messages_out += 1
         return True
 
-    def _may_send(self, size: int) -> bool:
-        """Return whether *size* bytes more may be sent by a session that is held."""
+    def _may_send(self, message: Any) -> bool:
+        """Return whether *message* may be sent by a session that is held."""
         if self._closing or self._lost:
             return False
         if self._congested:  # the service sends on and on to a peer that does not read
-            self._overrun += size
+            self._overrun += len(self._encode(message))
             if self._overrun > OVERRUN * self._carrier.limits.write_high_water:
                 self._carrier.note("overrun", self.peer)
                 self._abort(CloseReason.LIMIT)
@@ -233,14 +237,22 @@ class StreamSession(ServedSession):
         """The peer broke the framing: what was whole before is handled, then the session ends."""
         if error.completed:
             self._take(error.completed, NO_METADATA)
+        self._tell(error, data)
+        self.finish_when_handled(CloseReason.PROTOCOL_ERROR)
+
+    def garbled(self, error: CodecError) -> None:
+        """End the session: what came last cannot be read. What came before is answered."""
+        self._tell(error)
+        self._finish(CloseReason.PROTOCOL_ERROR)
+
+    def _tell(self, error: Exception, data: bytes = b"") -> None:
         self._carrier.log.debug(
-            "{service}: {peer} broke the framing: {error}; read {data}",
+            "{service}: {peer} broke the protocol: {error}; read {data}",
             service=self._carrier.service.name,
             peer=self.peer,
             error=str(error),
             data=quote_bytes(data),
         )
-        self.finish_when_handled(CloseReason.PROTOCOL_ERROR)
 
     def write_ended(self) -> None:
         """Our half is flushed and closed; the peer has a while to close its own."""

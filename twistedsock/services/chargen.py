@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import ClassVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
@@ -27,6 +28,8 @@ PATTERN = _pattern()
 
 class Chargen(SocketService):
     """Sends printable characters: to a connection without end, to a datagram one datagram."""
+
+    codecs: ClassVar[tuple[str, ...]] = ("bytes",)
 
     def opened(self, session: Session) -> None:
         """Begin to send; not awaited, so that what the peer sends is read and thrown away."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from twistedsock.addresses import Kind
 from twistedsock.service import ServiceSettings, Session, SocketService
@@ -23,15 +23,18 @@ class EchoReply(SocketService):
         """Goes before each message that is answered."""
 
     def start(self) -> None:
-        """Encode the texts once."""
-        self._greeting = self.settings.greeting.encode()
-        self._prefix = self.settings.prefix.encode()
+        """Encode the texts once; under a codec they stay texts."""
+        greeting, prefix = self.settings.greeting, self.settings.prefix
+        in_bytes = self.codec == "bytes"
+        self._greeting = greeting.encode() if in_bytes else greeting
+        self._prefix = prefix.encode() if in_bytes else prefix
+        self._joins = self.codec in ("bytes", "text")
 
     def opened(self, session: Session) -> None:
         """Greet a connection."""
         if self._greeting and session.transport != "datagram":
             session.send(self._greeting)
 
-    def received(self, session: Session, message: bytes) -> None:
-        """Answer *message*."""
-        session.send(self._prefix + message)
+    def received(self, session: Session, message: Any) -> None:
+        """Answer *message*; a value that is no text by its ``repr``."""
+        session.send(self._prefix + message if self._joins else f"{self._prefix}{message!r}")

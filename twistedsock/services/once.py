@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from twistedsock.service import Session, SocketService
 
 
 class AnswerOnce(SocketService):
     """Sends one answer to a connection and closes it; to a datagram, one datagram."""
+
+    codecs: ClassVar[tuple[str, ...]] = ("bytes",)
 
     def answer(self, session: Session) -> bytes:
         """Return the answer."""
