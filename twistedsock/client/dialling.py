@@ -1,0 +1,177 @@
+"""Connecting without a reactor: every address of a name, IPv6 and IPv4 in turn (RFC 8305)."""
+
+from __future__ import annotations
+
+import errno
+import select
+import socket
+import time
+from typing import Any
+
+from twistedsock.addresses import Address
+from twistedsock.client.failures import not_connected, not_resolved, too_late
+from twistedsock.errors import ClientError, Refused, TimedOut
+
+ATTEMPT_DELAY_S = 0.25  # RFC 8305 section 5: before the next address is tried beside this one
+
+_Candidate = tuple[int, int, int, Any]  # family, type, protocol, name
+
+
+def dial(address: Address, timeout_s: float | None) -> socket.socket:
+    """Return a non-blocking socket that is connected to *address*.
+
+    Args:
+        address: Of scheme tcp or udp.
+        timeout_s: For all attempts together; None for as long as the system tries. Resolving
+            a name comes before it, and takes as long as the system's resolver does.
+
+    Raises:
+        CannotResolve, Refused, Unreachable, TimedOut: What the best attempt met.
+    """
+    candidates = resolve(address)
+    if address.kind == "datagram":
+        return _dial_datagram(address, candidates)
+    race = _Race(address, candidates)
+    try:
+        return race.run(None if timeout_s is None else time.monotonic() + timeout_s)
+    except TimeoutError:
+        assert timeout_s is not None
+        raise too_late(address, "no connection", timeout_s) from None
+    finally:
+        race.close()
+
+
+def resolve(address: Address) -> list[_Candidate]:
+    """Return what to try, in the order of RFC 8305 section 4: families take turns.
+
+    Raises:
+        CannotResolve: The name has no address.
+    """
+    kind = socket.SOCK_DGRAM if address.kind == "datagram" else socket.SOCK_STREAM
+    try:
+        found = socket.getaddrinfo(address.host, address.port, type=kind)
+    except (socket.gaierror, UnicodeError) as error:
+        raise not_resolved(address, error) from None
+    all_ = [(family, type_, proto, name) for family, type_, proto, _, name in found]
+    first = [each for each in all_ if each[0] == all_[0][0]]
+    others = [each for each in all_ if each[0] != all_[0][0]]
+    turns: list[_Candidate] = []
+    for position in range(max(len(first), len(others))):
+        turns += first[position : position + 1] + others[position : position + 1]
+    return turns
+
+
+def _dial_datagram(address: Address, candidates: list[_Candidate]) -> socket.socket:
+    """Return a socket connected to the first address that there is a way to."""
+    number = errno.ENETUNREACH
+    for family, kind, proto, name in candidates:
+        try:
+            sock = socket.socket(family, kind, proto)
+        except OSError as error:
+            number = error.errno or number
+            continue
+        try:
+            sock.setblocking(False)
+            sock.connect(name)
+        except OSError as error:
+            sock.close()
+            number = error.errno or number
+            continue
+        return sock
+    raise not_connected(address, number)
+
+
+class _Race:
+    """Attempts beside each other; the first that connects wins."""
+
+    def __init__(self, address: Address, candidates: list[_Candidate]) -> None:
+        self._address = address
+        self._waiting = candidates
+        self._running: dict[int, socket.socket] = {}
+        self._poll = select.poll()
+        self._errors: list[ClientError] = []
+
+    def run(self, deadline: float | None) -> socket.socket:
+        """Return the winner.
+
+        Raises:
+            TimeoutError: The deadline has passed.
+            ClientError: Every attempt failed.
+        """
+        while True:
+            winner = self._start_next()
+            if winner is None:
+                next_at = time.monotonic() + ATTEMPT_DELAY_S if self._waiting else None
+                winner = self._wait(next_at, deadline)
+            if winner is not None:
+                return winner
+            if not self._waiting and not self._running:
+                raise self._best_error()
+
+    def _start_next(self) -> socket.socket | None:
+        """Start the next attempt; return its socket if it connected at once."""
+        if not self._waiting:
+            return None
+        family, kind, proto, name = self._waiting.pop(0)
+        try:
+            sock = socket.socket(family, kind, proto)
+        except OSError as error:
+            self._failed(error.errno or errno.ENETUNREACH)
+            return None
+        sock.setblocking(False)
+        number = sock.connect_ex(name)
+        if number == errno.EINPROGRESS:
+            self._running[sock.fileno()] = sock
+            self._poll.register(sock, select.POLLOUT)
+            return None
+        return self._arrived(sock, number)
+
+    def _wait(self, next_at: float | None, deadline: float | None) -> socket.socket | None:
+        """Wait until an attempt ends or the next one is due; return the winner."""
+        while self._running:
+            moments = [moment for moment in (next_at, deadline) if moment is not None]
+            left = min(moments) - time.monotonic() if moments else None
+            ready = self._poll.poll(None if left is None else max(0, left) * 1000)
+            failed = False
+            for fd, _ in ready:
+                sock = self._running.pop(fd)
+                self._poll.unregister(fd)
+                winner = self._arrived(sock, sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+                if winner is not None:
+                    return winner
+                failed = True
+            now = time.monotonic()
+            if deadline is not None and now >= deadline:
+                raise TimeoutError
+            if self._waiting and (failed or (next_at is not None and now >= next_at)):
+                return None
+        return None
+
+    def _arrived(self, sock: socket.socket, number: int) -> socket.socket | None:
+        """Return *sock* where it connected; else note why not."""
+        if number == 0:
+            # A connect to a port that the kernel chose for this very socket connects it to
+            # itself (simultaneous open, RFC 9293 section 3.5): nobody listens there.
+            if sock.getsockname() != sock.getpeername():
+                return sock
+            number = errno.ECONNREFUSED
+        sock.close()
+        self._failed(number)
+        return None
+
+    def _failed(self, number: int) -> None:
+        self._errors.append(not_connected(self._address, number))
+
+    def _best_error(self) -> ClientError:
+        """Return what says most: that a host is there, rather than that there is no way."""
+        for kind in (Refused, TimedOut):
+            for error in self._errors:
+                if isinstance(error, kind):
+                    return error
+        return self._errors[0]
+
+    def close(self) -> None:
+        """Close what did not win."""
+        for sock in self._running.values():
+            sock.close()
+        self._running.clear()
