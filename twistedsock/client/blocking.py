@@ -112,7 +112,7 @@ class BlockingPeer:
         except (TimeoutError, BlockingIOError):
             return
         except OSError as error:
-            self._talk.fail(not_received(self.address, error.errno or 0))
+            self._talk.met(not_received(self.address, error.errno or 0))
             return
         if data or self.address.kind == "datagram":
             self._talk.feed(data)

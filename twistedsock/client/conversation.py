@@ -13,6 +13,7 @@ from twistedsock.addresses import Address, parse_address
 from twistedsock.errors import (
     AddressError,
     CannotSend,
+    ClientError,
     CodecError,
     PeerClosed,
     PeerProtocolError,
@@ -51,7 +52,7 @@ class Conversation:
         framer = make_framer(framing, max_message)
         self._framer: Framer | None = framer if self.address.kind == "stream" else None
         self._codec: Codec = find_codec(codec)
-        self._inbox: deque[bytes] = deque()
+        self._inbox: deque[bytes | ClientError] = deque()
         self._inbox_bytes = 0
         self._end: Exception | None = None
         self._unsendable = ""
@@ -109,6 +110,14 @@ class Conversation:
         """Note that nothing more will come; the first *error* stays."""
         self._end = self._end or error
 
+    def met(self, error: ClientError) -> None:
+        """Note what a read has met: the end of a stream, or what came of an earlier datagram."""
+        if self._framer is not None:
+            self.fail(error)
+            return
+        self._inbox.append(error)
+        self._inbox_bytes += MESSAGE_OVERHEAD_BYTES
+
     def _keep(self, messages: list[bytes]) -> None:
         for message in messages:
             self._inbox.append(message)
@@ -134,20 +143,24 @@ class Conversation:
 
         Raises:
             PeerClosed: The peer has finished sending (``code`` is empty), or reset.
-            PeerProtocolError, CodecError: It sent what cannot be read; nothing more is.
-            ClientError: What ended it.
+            PeerProtocolError, CodecError: It sent what cannot be read; nothing more of a stream is.
+            ClientError: What ended it, or what came of an earlier datagram.
         """
         if not self._inbox:
             assert self._end is not None
             raise self._end.with_traceback(None)
         message = self._inbox.popleft()
-        self._inbox_bytes -= len(message) + MESSAGE_OVERHEAD_BYTES
+        self._inbox_bytes -= MESSAGE_OVERHEAD_BYTES
+        if isinstance(message, ClientError):
+            raise message
+        self._inbox_bytes -= len(message)
         try:
             return self._codec.decode(message)
         except CodecError as error:
-            self._inbox.clear()
-            self._inbox_bytes = 0
-            self._end = error
+            if self._framer is not None:  # datagrams do not hang together
+                self._inbox.clear()
+                self._inbox_bytes = 0
+                self._end = error
             raise
 
 

@@ -20,10 +20,10 @@ from twistedsock.errors import (
 _GAI_CODES = {value: name for name, value in vars(socket).items() if name.startswith("EAI_")}
 
 
-def not_resolved(address: Address, error: OSError | UnicodeError) -> CannotResolve:
-    """Return the error for a name that getaddrinfo(3) could not resolve."""
-    if isinstance(error, UnicodeError):
-        return CannotResolve(address, "not a host name", "EAI_NONAME")
+def not_resolved(address: Address, error: OSError | UnicodeError | None = None) -> CannotResolve:
+    """Return the error for a name that getaddrinfo(3), or a resolver in its place, did not find."""
+    if not isinstance(error, OSError):
+        return CannotResolve(address, "no address for this name", "EAI_NONAME")
     code = _GAI_CODES.get(error.errno or 0, "")
     return CannotResolve(address, error.strerror or str(error), code)
 

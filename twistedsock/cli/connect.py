@@ -1,0 +1,150 @@
+"""``twistedsock connect``: talk to a peer, by hand or in a pipe."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+import click
+
+from twistedsock.addresses import FiveTuple, format_host_port, unmap
+from twistedsock.client.conversation import Conversation
+from twistedsock.client.dialling import dial
+from twistedsock.client.pipe import InputError, Pipe
+from twistedsock.errors import (
+    AddressError,
+    CannotResolve,
+    CannotSend,
+    CodecError,
+    PeerClosed,
+    PeerProtocolError,
+    Refused,
+    TimedOut,
+    TwistedsockError,
+    UnitError,
+    Unreachable,
+)
+from twistedsock.units import parse_duration
+from twistedsock.wire.codecs import CODECS
+from twistedsock.wire.framing import FRAMINGS
+
+# sysexits.h as far as it has a word; the meanings stand in the help below.
+EXITS: dict[type[TwistedsockError], int] = {
+    InputError: 65,
+    CannotResolve: 68,
+    Refused: 69,
+    Unreachable: 71,
+    PeerClosed: 72,
+    CannotSend: 74,
+    TimedOut: 75,
+    PeerProtocolError: 76,
+    CodecError: 76,
+}
+EX_INTERRUPTED = 128 + 2  # by SIGINT, as shells tell it
+
+
+def _duration(_: click.Context, __: click.Parameter, text: str | None) -> float | None:
+    """Return *text*, such as ``500ms`` or a number of seconds, in seconds."""
+    if text is None:
+        return None
+    try:
+        seconds = parse_duration(f"{text}s" if text.replace(".", "", 1).isdigit() else text)
+    except UnitError as error:
+        raise click.BadParameter(str(error)) from None
+    if seconds <= 0:
+        raise click.BadParameter(f"must be above zero, got {text!r}")
+    return seconds
+
+
+@click.command()
+@click.argument("address")
+@click.option(
+    "--framing",
+    type=click.Choice(list(FRAMINGS)),
+    default="chunk",
+    help="How messages are cut from a stream; chunk passes bytes as they are. [chunk]",
+)
+@click.option(
+    "--codec",
+    type=click.Choice(list(CODECS)),
+    default="bytes",
+    help="What messages say. [bytes]",
+)
+@click.option(
+    "--timeout",
+    "timeout_s",
+    callback=_duration,
+    metavar="DURATION",
+    help="For the connection, while the peer takes nothing, and for each answer once the input"
+    " has ended; such as 500ms or 30s. [none; 1s of silence ends datagrams]",
+)
+@click.option("-v", "--verbose", is_flag=True, help="Tell who is connected, and how much moved.")
+@click.pass_context
+def command(
+    context: click.Context,
+    address: str,
+    framing: str,
+    codec: str,
+    timeout_s: float | None,
+    verbose: bool,
+) -> None:
+    """Connect to ADDRESS, such as tcp:localhost:8888 or udp:[::1]:8888.
+
+    Standard input goes to the peer, and at its end our half is closed; what the peer sends goes
+    to standard output, until it ends. With a framing or a codec each line of the input is one
+    message, and each message one line of the output.
+
+    \b
+    Exit status:
+       0  the peer has ended, in order
+      64  wrong command line or address
+      65  a line of the input is no message
+      68  cannot resolve the name
+      69  refused: nobody listens there
+      71  unreachable: no way there, or no right
+      72  closed by the peer before its time: reset
+      74  cannot send
+      75  timed out
+      76  the peer sent what cannot be read in this framing or codec
+     130  interrupted
+    """
+    try:
+        talk = Conversation(address, framing, codec)
+    except AddressError as error:
+        raise click.UsageError(str(error)) from None
+    try:
+        code = _talk(talk, codec, framing != "chunk" or codec != "bytes", timeout_s, verbose)
+    except KeyboardInterrupt:
+        code = EX_INTERRUPTED
+    except BrokenPipeError:  # whoever read our output has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except tuple(EXITS) as error:
+        click.echo(f"twistedsock connect: {error}", err=True)
+        code = EXITS[type(error)]
+    context.exit(code)
+
+
+def _talk(
+    talk: Conversation, codec: str, in_lines: bool, timeout_s: float | None, verbose: bool
+) -> int:
+    sock = dial(talk.address, timeout_s)
+    if verbose:
+        local, peer = sock.getsockname(), sock.getpeername()
+        five = FiveTuple(talk.address.scheme, unmap(local[0]), local[1], unmap(peer[0]), peer[1])
+        own = format_host_port(five.local_host, five.local_port)
+        other = format_host_port(five.peer_host, five.peer_port)
+        click.echo(f"connected: {five.protocol} {own} -> {other}", err=True)
+    pipe = Pipe(
+        sock, talk, 0, sys.stdout.buffer, codec=codec, in_lines=in_lines, timeout_s=timeout_s
+    )
+    started = time.monotonic()
+    try:
+        pipe.run()
+    finally:
+        if verbose:
+            lasted = time.monotonic() - started
+            moved = f"sent {pipe.bytes_out} bytes, received {pipe.bytes_in}"
+            click.echo(f"{moved} in {lasted:.3f} s", err=True)
+    return 0

@@ -1,0 +1,229 @@
+"""Between a conversation and Twisted: the protocols that move a client's bytes."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import ConnectionDone, MessageLengthError
+from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
+from twisted.internet.protocol import DatagramProtocol, Protocol, connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from twistedsock.addresses import FiveTuple
+from twistedsock.client.conversation import Conversation
+from twistedsock.client.failures import not_connected, not_received, not_sent
+from twistedsock.client.resolving import NumericName
+from twistedsock.protocols.twisted_names import five_tuple_of
+from twistedsock.transports.datagram import DatagramPort
+
+CLOSE_TIMEOUT_S = 5.0  # for what is unsent when a connection is closed
+MAX_DATAGRAM_BYTES = 65_535
+
+
+def _nothing() -> None:
+    """Stand in until somebody listens."""
+
+
+class Link:
+    """What a peer needs of its transport."""
+
+    five_tuple: FiveTuple
+    on_input: Callable[[], None] = staticmethod(_nothing)
+    _talk: Conversation
+
+    def send(self, data: bytes) -> None:
+        """Send *data*, or keep it until it can be sent."""
+        raise NotImplementedError
+
+    def drained(self) -> Deferred[None]:
+        """Fire once little is kept."""
+        return succeed(None)
+
+    def adjust_reading(self) -> None:
+        """Read, or stop reading, as the conversation wants."""
+
+    def half_close(self) -> None:
+        """End our side, after what is kept."""
+
+    def close(self, reactor: Any) -> Deferred[None]:
+        """Close, after what is kept; fire once it is done."""
+        raise NotImplementedError
+
+
+@implementer(IHalfCloseableProtocol, IPushProducer)
+class StreamLink(Protocol, Link):
+    """A connection."""
+
+    transport: Any
+
+    def __init__(self, talk: Conversation) -> None:
+        self._talk = talk
+        self._is_full = self._is_gone = False
+        self._reads = True
+        self._drain_waiters: list[Deferred[None]] = []
+        self._close_waiters: list[Deferred[None]] = []
+
+    def connectionMade(self) -> None:
+        """Learn who is talking to whom."""
+        self.five_tuple = five_tuple_of(self.transport)
+        self.transport.registerProducer(self, True)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Hand *data* on."""
+        self._talk.feed(data)
+        self.on_input()
+        self.adjust_reading()
+
+    def adjust_reading(self) -> None:
+        """Read only while messages are taken; to the end, once nothing more is wanted."""
+        reads = self._talk.wants_input or self._talk.is_over
+        if reads != self._reads and not self._is_gone:
+            self._reads = reads
+            if reads:
+                self.transport.resumeProducing()
+            else:
+                self.transport.pauseProducing()
+
+    def send(self, data: bytes) -> None:
+        """Send *data*, or keep it."""
+        self.transport.write(data)
+
+    def drained(self) -> Deferred[None]:
+        """Fire once everything is sent, if the transport holds more than its mark."""
+        if not self._is_full or self._is_gone:
+            return succeed(None)
+        waiter: Deferred[None] = Deferred(self._drain_waiters.remove)
+        self._drain_waiters.append(waiter)
+        return waiter
+
+    def pauseProducing(self) -> None:
+        """The transport holds more than its mark."""
+        self._is_full = True
+
+    def resumeProducing(self) -> None:
+        """The transport has sent everything."""
+        self._is_full = False
+        waiting, self._drain_waiters = self._drain_waiters, []
+        for waiter in waiting:
+            waiter.callback(None)
+
+    def stopProducing(self) -> None:
+        """The transport is gone; ``connectionLost`` follows."""
+
+    def half_close(self) -> None:
+        """End our side, after what is kept."""
+        if not self._is_gone:
+            self.transport.unregisterProducer()
+            self.transport.loseWriteConnection()
+
+    def close(self, reactor: Any) -> Deferred[None]:
+        """Flush and close; abort after CLOSE_TIMEOUT_S."""
+        if self._is_gone:
+            return succeed(None)
+        closed: Deferred[None] = Deferred()
+        self._close_waiters.append(closed)
+        self.transport.unregisterProducer()
+        self.transport.loseConnection()
+        timer = reactor.callLater(CLOSE_TIMEOUT_S, self.transport.abortConnection)
+
+        def stop_timer(result: None) -> None:
+            if timer.active():
+                timer.cancel()
+
+        return closed.addCallback(stop_timer)
+
+    def readConnectionLost(self) -> None:
+        """The peer has finished sending."""
+        self._talk.end()
+        self.on_input()
+
+    def writeConnectionLost(self) -> None:
+        """Our side is flushed and closed."""
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Nothing comes or goes any more."""
+        self._is_gone = True
+        self._talk.stop_sending("the connection is gone")
+        if isinstance(reason.value, ConnectionDone):
+            self._talk.end()
+        else:
+            number = getattr(reason.value, "osError", None)
+            number = getattr(number, "errno", number) or errno.ECONNRESET
+            self._talk.fail(not_received(self._talk.address, number))
+        self.on_input()
+        self.resumeProducing()
+        waiting, self._close_waiters = self._close_waiters, []
+        for waiter in waiting:
+            waiter.callback(None)
+
+
+class DatagramLink(DatagramProtocol, Link):
+    """A connected datagram socket."""
+
+    noisy = False
+    transport: Any
+
+    def __init__(self, talk: Conversation) -> None:
+        self._talk = talk
+        self.dropped = 0  # datagrams that found the inbox full
+
+    @classmethod
+    def open(cls, reactor: Any, talk: Conversation, names: Sequence[NumericName]) -> DatagramLink:
+        """Return a link to the first of *names* that there is a way to.
+
+        Raises:
+            Unreachable: There is none to any of them.
+        """
+        number = errno.ENETUNREACH
+        for host, port in names:
+            link = cls(talk)
+            local = "::" if ":" in host else "0.0.0.0"
+            port_ = DatagramPort(0, link, local, MAX_DATAGRAM_BYTES, reactor)
+            try:
+                port_.startListening()
+            except OSError as error:
+                number = error.errno or number
+                continue
+            try:
+                port_.connect(host, port)
+            except OSError as error:
+                number = error.errno or number
+                port_.stopListening()
+                continue
+            own, peer = port_.socket.getsockname(), port_.socket.getpeername()
+            link.five_tuple = FiveTuple(talk.address.scheme, *own[:2], *peer[:2])
+            return link
+        raise not_connected(talk.address, number)
+
+    def datagramReceived(self, datagram: bytes, addr: Any) -> None:
+        """Hand it on; drop it where nobody takes any."""
+        if not self._talk.wants_input:
+            self.dropped += 1
+            return
+        self._talk.feed(datagram)
+        self.on_input()
+
+    def connectionRefused(self) -> None:
+        """The host has told that nobody is at that port."""
+        self._talk.met(not_connected(self._talk.address, errno.ECONNREFUSED))
+        self.on_input()
+
+    def send(self, data: bytes) -> None:
+        """Send *data* as one datagram."""
+        try:
+            self.transport.write(data)
+        except MessageLengthError:
+            raise not_sent(self._talk.address, errno.EMSGSIZE) from None
+        except OSError as error:
+            raise not_sent(self._talk.address, error.errno or 0) from None
+
+    def close(self, reactor: Any) -> Deferred[None]:
+        """Close the socket."""
+        if self.transport is None:
+            return succeed(None)
+        stopped: Deferred[None] | None = self.transport.stopListening()
+        return stopped if stopped is not None else succeed(None)

@@ -1,0 +1,231 @@
+"""The reactor's client: every call that waits returns a Deferred, to await or to call back."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Coroutine
+from typing import Any
+
+from twisted.internet import error as errors
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.endpoints import HostnameEndpoint
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import Factory
+
+from twistedsock.addresses import Address, FiveTuple
+from twistedsock.client.conversation import Conversation, is_end
+from twistedsock.client.dialling import ATTEMPT_DELAY_S
+from twistedsock.client.failures import not_connected, not_resolved, too_late
+from twistedsock.client.links import DatagramLink, Link, StreamLink
+from twistedsock.client.resolving import resolve
+from twistedsock.errors import ClientError, PeerClosed
+from twistedsock.wire.framing import MAX_MESSAGE_BYTES
+
+SYSTEM_TIMEOUT_S = 130.0  # Linux gives up by itself after about 127 s: tcp_syn_retries in tcp(7)
+
+
+def connect(
+    reactor: Any,
+    address: str | Address,
+    *,
+    framing: str = "chunk",
+    codec: str = "bytes",
+    timeout_s: float | None = None,
+    max_message: int = MAX_MESSAGE_BYTES,
+) -> Deferred[Peer]:
+    """Connect to *address*; fire with the peer. ``async with await connect(...)`` closes it.
+
+    Args:
+        reactor: Runs it.
+        address: Such as ``tcp:localhost:8888`` or ``udp:[::1]:8888``. The addresses of a name
+            are tried after RFC 8305.
+        framing: How messages are cut from a stream: a key of ``wire.framing.FRAMINGS``.
+        codec: What messages say: a key of ``wire.codecs.CODECS``.
+        timeout_s: How long to wait, in seconds: for the connection, and later for each message
+            to come. None waits without end.
+        max_message: The largest message, in bytes, that the peer may send.
+
+    Raises:
+        AddressError: *address* is not of the grammar, or nothing that can be connected to.
+        CannotResolve, Refused, Unreachable, TimedOut: There is no connection.
+        ValueError: No framing, or no codec, has that name.
+    """
+    talk = Conversation(address, framing, codec, max_message)
+    open_ = _open_datagram if talk.address.kind == "datagram" else _open_stream
+    opening: Coroutine[Deferred[Any], Any, Link] = open_(reactor, talk, timeout_s)
+    return Deferred.fromCoroutine(_introduce(reactor, talk, opening, timeout_s))
+
+
+async def _introduce(
+    reactor: Any,
+    talk: Conversation,
+    opening: Coroutine[Deferred[Any], Any, Link],
+    timeout_s: float | None,
+) -> Peer:
+    return Peer(reactor, talk, await opening, timeout_s)
+
+
+class _Once(Factory):
+    """Makes one link's protocol."""
+
+    noisy = False
+
+    def __init__(self, talk: Conversation) -> None:
+        self._talk = talk
+
+    def buildProtocol(self, addr: IAddress | None) -> StreamLink:
+        """Return the link."""
+        return StreamLink(self._talk)
+
+
+async def _open_stream(reactor: Any, talk: Conversation, timeout_s: float | None) -> Link:
+    address = talk.address
+    limit = SYSTEM_TIMEOUT_S if timeout_s is None else timeout_s
+    endpoint = HostnameEndpoint(
+        reactor, address.host, address.port, limit, None, attemptDelay=ATTEMPT_DELAY_S
+    )
+    connecting: Deferred[Any] = endpoint.connect(_Once(talk))
+    is_late = False
+
+    def give_up() -> None:
+        nonlocal is_late
+        is_late = True
+        connecting.cancel()
+
+    timer = reactor.callLater(limit, give_up)
+    try:
+        link: StreamLink = await connecting
+    except errors.DNSLookupError:
+        raise not_resolved(address) from None
+    except (errors.ConnectingCancelledError, CancelledError):
+        if is_late:
+            raise too_late(address, "no connection", limit) from None
+        raise CancelledError from None
+    except errors.ConnectError as error:
+        raise _told_by_twisted(address, error, limit) from None
+    finally:
+        if timer.active():
+            timer.cancel()
+    return link
+
+
+def _told_by_twisted(address: Address, error: errors.ConnectError, limit: float) -> ClientError:
+    if isinstance(error, errors.TimeoutError) and not error.osError:
+        return too_late(address, "no connection", limit)
+    number = error.osError
+    return not_connected(address, number if isinstance(number, int) else 0)
+
+
+async def _open_datagram(reactor: Any, talk: Conversation, timeout_s: float | None) -> Link:
+    names = await resolve(reactor, talk.address, timeout_s)
+    return DatagramLink.open(reactor, talk, names)
+
+
+class Peer:
+    """A connected peer. ``async for`` goes over its messages until it has finished sending.
+
+    Attributes:
+        address: Who it is, as the caller wrote it.
+        five_tuple: Protocol, local and peer address and port.
+        timeout_s: How long ``receive`` waits where it is given no time of its own.
+    """
+
+    def __init__(
+        self, reactor: Any, talk: Conversation, link: Link, timeout_s: float | None = None
+    ) -> None:
+        self._reactor = reactor
+        self._talk = talk
+        self._link = link
+        self._waiters: deque[Deferred[Any]] = deque()
+        self.address = talk.address
+        self.timeout_s = timeout_s
+        self.five_tuple: FiveTuple = link.five_tuple
+        link.on_input = self._wake
+
+    def send(self, message: Any) -> None:
+        """Send *message*; neither block nor wait. What the kernel does not take is kept.
+
+        Raises:
+            CannotSend: Our side is over, or the connection is gone.
+            CodecError, FrameError: *message* cannot be written; nothing was sent.
+        """
+        self._link.send(self._talk.encode(message))
+
+    def drained(self) -> Deferred[None]:
+        """Wait until the peer keeps up with what was sent, or is gone; at once where it does."""
+        return self._link.drained()
+
+    def receive(self, timeout_s: float | None = None) -> Deferred[Any]:
+        """Return the next message. Several waiters are served in order; one may be cancelled.
+
+        Raises:
+            PeerClosed: The peer has finished sending (``code`` is empty), or reset.
+            TimedOut: It sent nothing in time; try again as you like.
+            PeerProtocolError, CodecError: It sent what cannot be read; nothing more is.
+        """
+        if self._talk.ready and not self._waiters:
+            return self._take()
+        waiter: Deferred[Any] = Deferred(self._forget)
+        self._waiters.append(waiter)
+        limit = self.timeout_s if timeout_s is None else timeout_s
+        if limit is not None:
+
+            def late(*_: object) -> Any:
+                raise too_late(self.address, "nothing received", limit)
+
+            waiter.addTimeout(limit, self._reactor, onTimeoutCancel=late)
+        return waiter
+
+    def _take(self) -> Deferred[Any]:
+        try:
+            message = self._talk.take()
+        except Exception as error:
+            return fail(error)
+        finally:
+            self._link.adjust_reading()
+        return succeed(message)
+
+    def _forget(self, waiter: Deferred[Any]) -> None:
+        self._waiters.remove(waiter)
+
+    def _wake(self) -> None:
+        """Serve who waits, as far as there is something to be had."""
+        while self._waiters and self._talk.ready:
+            self._take().chainDeferred(self._waiters.popleft())
+
+    def half_close(self) -> None:
+        """Tell the peer that we have finished sending; go on receiving."""
+        if self._talk.sends:
+            self._talk.stop_sending("our side has finished sending")
+            self._link.half_close()
+
+    def close(self) -> Deferred[None]:
+        """Send what is unsent, then close; fires once the connection is gone.
+
+        A peer that does not read has five seconds. Who still waits for a message is told
+        PeerClosed.
+        """
+        self._talk.stop_sending("the connection is closed")
+        self._talk.fail(PeerClosed(self.address, "the connection is closed", "EBADF"))
+        self._wake()
+        return self._link.close(self._reactor)
+
+    def __aiter__(self) -> Peer:
+        return self
+
+    async def __anext__(self) -> Any:
+        try:
+            return await self.receive()
+        except ClientError as error:
+            if is_end(error):
+                raise StopAsyncIteration from None
+            raise
+
+    async def __aenter__(self) -> Peer:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"<Peer {self.five_tuple}>"

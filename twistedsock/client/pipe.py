@@ -1,0 +1,222 @@
+"""A descriptor to a peer, and its answers to a file, as ``nc`` does it: the third shell.
+
+One poll(2) loop, no reactor and no thread, so that a pipe and a terminal are served alike.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import time
+from collections import deque
+from typing import IO, Any
+
+from twistedsock.client.conversation import Conversation, is_end
+from twistedsock.client.failures import not_received, not_sent, too_late
+from twistedsock.errors import ClientError, CodecError, FrameError, TwistedsockError
+from twistedsock.wire.codecs import find_codec
+
+READ_BYTES = 64 * 1024
+PIECE_BYTES = 16 * 1024  # of raw input: one datagram, where the peer is one
+SILENCE_S = 1.0  # nothing tells the end of datagrams; after our input, so much silence does
+_GONE = select.POLLERR | select.POLLHUP | select.POLLNVAL
+
+
+class InputError(TwistedsockError):
+    """A line of our own input is no message."""
+
+
+class Pipe:
+    """Joins *source* and *sink* to a connected peer.
+
+    With framing ``chunk`` and codec ``bytes`` bytes pass as they are. Otherwise each line of the
+    source is a message, written as the codec writes it, and each message is a line of the sink.
+
+    Args:
+        sock: The connected socket; the pipe closes it.
+        talk: Its conversation.
+        source: The descriptor to read from, to its end.
+        sink: Where messages go.
+        codec: The conversation's codec: a key of ``wire.codecs.CODECS``.
+        in_lines: Whether lines are messages.
+        timeout_s: How long the peer may leave us waiting, in seconds, while it takes nothing
+            or once our input has ended; None for ever, and for datagrams SILENCE_S.
+
+    Attributes:
+        bytes_in, bytes_out: What came from the peer, and what the kernel took for it.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        talk: Conversation,
+        source: int,
+        sink: IO[bytes],
+        *,
+        codec: str = "bytes",
+        in_lines: bool = False,
+        timeout_s: float | None = None,
+    ) -> None:
+        self._sock = sock
+        self._talk = talk
+        self._source = source
+        self._sink = sink
+        self._codec = find_codec(codec)
+        self._in_lines = in_lines
+        self._is_datagram = talk.address.kind == "datagram"
+        self._timeout_s = SILENCE_S if timeout_s is None and self._is_datagram else timeout_s
+        self._unsent: deque[bytes] = deque()
+        self._line = b""  # what has come of the next one
+        self._line_number = 0
+        self._source_open = True
+        self._fault: InputError | None = None
+        self.bytes_in = self.bytes_out = 0
+
+    def run(self) -> None:
+        """Go on until the peer has ended; for datagrams, until it is silent after our input.
+
+        Raises:
+            InputError: A line of the source is no message. What came before it was sent.
+            ClientError: TimedOut, CannotSend, Refused, or PeerClosed where it reset.
+            PeerProtocolError, CodecError: The peer sent what cannot be read.
+            BrokenPipeError: The sink is closed.
+        """
+        self._sock.setblocking(False)
+        with self._sock:
+            moved_at = time.monotonic()
+            while self._hand_over():
+                left = self._patience(moved_at)
+                if left is not None and left <= 0:
+                    self._give_up()
+                    break
+                if self._step(left):
+                    moved_at = time.monotonic()
+        if self._fault is not None:
+            raise self._fault
+
+    def _patience(self, moved_at: float) -> float | None:
+        """Return for how many seconds more to wait; None where there is no limit."""
+        waits = self._unsent or not self._source_open
+        if self._timeout_s is None or not waits:
+            return None
+        return moved_at + self._timeout_s - time.monotonic()
+
+    def _give_up(self) -> None:
+        if self._is_datagram and self.bytes_in:
+            return
+        what = "nothing taken" if self._unsent else "nothing received"
+        raise too_late(self._talk.address, what, self._timeout_s or 0.0)
+
+    def _step(self, left: float | None) -> bool:
+        """Wait for one event and serve it; return whether anything moved."""
+        poll = select.poll()
+        mask = (select.POLLIN if self._talk.wants_input else 0) | (
+            select.POLLOUT if self._unsent else 0
+        )
+        poll.register(self._sock, mask)
+        if self._source_open and not self._unsent:
+            poll.register(self._source, select.POLLIN)
+        ready = dict(poll.poll(None if left is None else left * 1000))
+        on_socket = ready.pop(self._sock.fileno(), 0)
+        if on_socket & (select.POLLIN | _GONE):
+            self._receive()
+        if on_socket & select.POLLOUT:
+            self._send()
+        if ready:
+            self._read_source()
+        return bool(ready or on_socket)
+
+    # -- to the peer --
+
+    def _read_source(self) -> None:
+        try:
+            data = os.read(self._source, PIECE_BYTES)
+        except OSError:  # such as a standard input that was never opened
+            data = b""
+        try:
+            self._put(data)
+        except InputError as fault:
+            self._fault = fault
+        if data and self._fault is None:
+            return
+        self._source_open = False
+        if not self._unsent:
+            self._end_our_side()
+
+    def _put(self, data: bytes) -> None:
+        """Queue what *data* says; nothing is the end, which ends the last line, too."""
+        if not self._in_lines:
+            if data:
+                self._queue(data, "all")
+            return
+        end = b"\n" if self._line and not data else b""
+        *lines, self._line = (self._line + data + end).split(b"\n")
+        for line in lines:
+            self._line_number += 1
+            self._queue(line.removesuffix(b"\r"), f"line {self._line_number}")
+        if len(self._line) > READ_BYTES:
+            number = self._line_number + 1
+            raise InputError(f"line {number} of the input is longer than {READ_BYTES} bytes")
+
+    def _queue(self, text: bytes, where: str) -> None:
+        try:
+            self._unsent.append(self._talk.encode(self._codec.decode(text)))
+        except (CodecError, FrameError) as error:
+            raise InputError(f"{where} of the input: {error}") from None
+
+    def _send(self) -> None:
+        try:
+            while self._unsent:
+                sent = self._sock.send(self._unsent[0])
+                self.bytes_out += sent
+                rest = self._unsent.popleft()[sent:]
+                if rest:
+                    self._unsent.appendleft(rest)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            raise not_sent(self._talk.address, error.errno or 0) from None
+        if not self._source_open:
+            self._end_our_side()
+
+    def _end_our_side(self) -> None:
+        self._talk.stop_sending("the input has ended")
+        if not self._is_datagram:
+            try:
+                self._sock.shutdown(socket.SHUT_WR)
+            except OSError as error:
+                raise not_sent(self._talk.address, error.errno or 0) from None
+
+    # -- from the peer --
+
+    def _receive(self) -> None:
+        try:
+            data = self._sock.recv(READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._talk.met(not_received(self._talk.address, error.errno or 0))
+            return
+        self.bytes_in += len(data)
+        if data or self._is_datagram:
+            self._talk.feed(data)
+        else:
+            self._talk.end()
+
+    def _hand_over(self) -> bool:
+        """Write every message that is whole; return False once there will be no more."""
+        while self._talk.ready:
+            try:
+                message = self._talk.take()
+            except ClientError as error:
+                if is_end(error):
+                    return False
+                raise
+            self._write(message)
+        return True
+
+    def _write(self, message: Any) -> None:
+        data = self._codec.encode(message)
+        self._sink.write(data + b"\n" if self._in_lines else data)
+        self._sink.flush()
