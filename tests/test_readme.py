@@ -42,6 +42,7 @@ def test_it_is_short_and_in_order() -> None:
     assert re.findall(r"^## (.*)", TEXT, re.M) == [
         "Sixty seconds",
         "What it is, and what it is not",
+        "Clients",
         "Configuration",
         "A plug-in in ten lines",
         "Deployment",
@@ -59,17 +60,32 @@ def test_the_links_lead_somewhere() -> None:
 
 @pytest.mark.parametrize("command", [each for each in ANSWERS if each.startswith("printf")])
 def test_the_clients_get_the_answers(start: Start, command: str) -> None:
-    """socat and nc print what the README says that they print."""
-    program = re.search(r"\| (\w+)", command)
+    """socat, nc and our own client print what the README says that they print."""
+    command = command.replace(".venv/bin", str(BIN))
+    program = re.search(r"\| (\S+)", command)
     assert program
     if shutil.which(program[1]) is None:
         pytest.skip(f"needs the Debian package of {program[1]}")
     daemon = start("--port", "0").ready()
-    port = daemon.port("udp" if " -u " in command else "tcp")
+    port = daemon.port("udp" if "udp:" in command else "tcp")
     done = subprocess.run(
         command.replace("8888", str(port)), shell=True, capture_output=True, text=True, timeout=30
     )
-    assert done.stdout.rstrip("\n") == ANSWERS[command].rstrip("\n")
+    shown = ANSWERS[command.replace(str(BIN), ".venv/bin")]
+    assert done.stdout.rstrip("\n") == shown.rstrip("\n")
+    assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize("shell", ["connect_blocking", "react(main)"])
+def test_the_clients_that_are_shown_work(start: Start, shell: str) -> None:
+    """Both programs say hello to the daemon, and print its answer."""
+    (source,) = [block for block in blocks("python") if shell in block]
+    daemon = start("--port", "0", "--framing", "line").ready()
+    done = run(sys.executable, "-c", source.replace("8888", str(daemon.port("tcp"))))
+    greeting, answer = done.stdout.splitlines()
+    assert "Welcome to the server" in greeting
+    assert "OK...hello" in answer
+    assert done.stderr == ""
     assert daemon.stop() == 0
 
 

@@ -13,6 +13,7 @@ EX_USAGE = 64  # sysexits.h
 # name of the subcommand: what `twistedsock --help` says of it
 COMMANDS = {
     "check": "Check configuration files; all errors at once.",
+    "connect": "Talk to a peer, by hand or in a pipe.",
     "services": "List the installed services.",
 }
 
