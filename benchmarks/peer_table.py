@@ -81,7 +81,7 @@ PEERS: tuple[Peer, ...] = (  # in the order of measuring: those that are compare
     Peer("go", _compiled("echo_go"), EVERY, source=SOURCES / "echo.go"),
     *(
         Peer(f"without-{name}", (*_script("without.py")[:2], name, "{port}"), WITHOUT)
-        for name in ("eager-write", "hot-loop")
+        for name in ("eager-write", "hot-loop", "one-call")
     ),
     Peer("recvfrom-loop", _script("recvfrom_loop.py"), frozenset({"udp"})),
 )

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from twisted.scripts.twistd import run
 
+from twistedsock.protocols import stream_session
 from twistedsock.transports import connection, hotloop
 
 
@@ -32,7 +33,16 @@ def hot_loop() -> None:
     hotloop.HotLoop = hotloop.StockLoop  # type: ignore[misc, assignment]
 
 
-TECHNIQUES: dict[str, Callable[[], None]] = {"eager-write": eager_write, "hot-loop": hot_loop}
+def one_call() -> None:
+    """Send each answer by itself, rather than the answers to one read together."""
+    stream_session.StreamSession._cork = lambda self: None  # type: ignore[method-assign]
+
+
+TECHNIQUES: dict[str, Callable[[], None]] = {
+    "eager-write": eager_write,
+    "hot-loop": hot_loop,
+    "one-call": one_call,
+}
 
 if __name__ == "__main__":
     technique, port = sys.argv[1:]
