@@ -23,20 +23,24 @@ class PeerTable(Generic[K, V]):
             peer goes, so that one source cannot push out the others.
     """
 
-    __slots__ = ("_capacity", "_proven", "_share", "_sources", "_unproven")
+    __slots__ = ("_capacity", "_find", "_proven", "_share", "_sources", "_touch", "_unproven")
 
     def __init__(self, capacity: int, share: int | None = None) -> None:
         self._capacity = capacity
         self._share = share
         self._unproven: OrderedDict[K, V] = OrderedDict()
+        # Asked for each datagram: Python 3.11 looks up methods of an OrderedDict slowly.
+        self._find, self._touch = self._unproven.get, self._unproven.move_to_end
         self._proven: OrderedDict[K, V] = OrderedDict()
         self._sources: dict[str, dict[K, None]] = {}
 
     def use(self, key: K) -> V | None:
         """Return the peer at *key* and mark it as the most recently used; None if unknown."""
-        peer = self._unproven.get(key)
+        find = self._find
+        peer = find(key)
         if peer is not None:
-            self._unproven.move_to_end(key)
+            touch = self._touch
+            touch(key)
             return peer
         peer = self._proven.get(key)
         if peer is not None:

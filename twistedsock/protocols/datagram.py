@@ -102,11 +102,12 @@ class DatagramSession(ServedSession):
                 self._carrier.note("over_budget", self.peer)
                 return False
             self._credit = credit
+        answer = self._answer
         try:
             if self._reply_from is None:
-                self._answer(message, self._addr)
+                answer(message, self._addr)
             else:
-                self._answer(message, self._addr, self._reply_from)
+                answer(message, self._addr, self._reply_from)
         except (OSError, MessageLengthError) as error:
             # A full buffer, no route, a firewall: datagrams may be lost, and the peer asks again.
             is_long = isinstance(error, MessageLengthError) or error.errno == errno.EMSGSIZE
@@ -271,8 +272,9 @@ class ServiceDatagramProtocol(DatagramProtocol):
         # The same as _take for one message, in place: the shortest way to the service.
         session.metadata = metadata
         session.messages_in += 1
+        received = session._carrier.received
         try:
-            result = session._carrier.received(session, data)
+            result = received(session, data)
             if result is not None:
                 session._await(result, session._resume)
         except BaseException:  # a plug-in is called, and sys.exit() ends its session alone too

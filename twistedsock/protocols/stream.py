@@ -84,8 +84,9 @@ class ServiceProtocol(Protocol):
         # What most reads bring: one message, to a session that waits for it. The same as _take,
         # in place: this is the shortest way from a read to the service.
         session.messages_in += 1
+        received = session._carrier.received
         try:
-            result = session._carrier.received(session, messages[0])
+            result = received(session, messages[0])
             if result is not None:
                 session._await(result, session._resume)
         except BaseException:  # a plug-in is called, and sys.exit() ends its session alone too

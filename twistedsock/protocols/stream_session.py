@@ -73,8 +73,10 @@ class StreamSession(ServedSession):
         if self._held and not self._may_send(message):
             self.dropped += 1
             return False
-        frame = self._encode(message)
-        self._write(frame)
+        # By way of locals: Python 3.11 calls what a slot holds at twice the price.
+        encode, write = self._encode, self._write
+        frame = encode(message)
+        write(frame)
         self.bytes_out += len(frame)
         self.messages_out += 1
         return True

@@ -316,6 +316,7 @@ class StreamServer(HotConnection, tcp.Server):
         self.sessionno = sessionno
         self.hostname = client[0]
         self._queues = INegotiated.implementedBy(protocol.__class__)
+        self._read_bytes = FIRST_READ_BYTES  # an attribute of the class is found more slowly
         self.startReading()
         self.connected = 1
         self._direct = not self._queues
