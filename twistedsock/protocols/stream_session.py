@@ -225,14 +225,15 @@ class StreamSession(ServedSession):
             self._transport.loseConnection()
             return
         self._peer_ended = True
-        # A conversation is resumed from inside _take, and must find the end behind the message.
-        self._end_pending = self._conversing
         try:
-            self._take(framer.end(), NO_METADATA)
+            last = framer.end()
         except PeerProtocolError as error:
-            self._end_pending = False
             self.violated(error)
             return
+        if last:
+            # A conversation is resumed from inside _take, and must find the end behind it.
+            self._end_pending = self._conversing
+            self._take(last, NO_METADATA)
         self._input_over()
 
     def violated(self, error: PeerProtocolError, data: bytes = b"") -> None:
