@@ -65,7 +65,8 @@ matrix:
 
 deps:
 	apt-get update -qq
-	apt-get install -y -qq --no-install-recommends ncat nmap netcat-openbsd socat strace
+	apt-get install -y -qq --no-install-recommends logrotate ncat nmap netcat-openbsd \
+	  socat strace systemd
 	# For make bench as well: gcc, and golang-go for one more peer.
 
 clean:

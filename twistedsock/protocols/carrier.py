@@ -259,6 +259,8 @@ class Carrier:
 
     def _set_gates(self, is_open: bool) -> None:
         self._gates_open = is_open
+        if self.gates and not is_open:
+            self.note("full")
         for gate in self.gates:
             if is_open:
                 gate.resumeAccepting()
