@@ -42,7 +42,7 @@ class Options(usage.Options):
         ["host", "h", None, "Address for --port; * is every address, IPv4 and IPv6 [127.0.0.1]"],
         ["service", "s", None, f"Service to run [{DEFAULT_SERVICE}]"],
         ["framing", "f", None, f"How messages are cut: {', '.join(FRAMINGS)} [chunk]"],
-        ["codec", "c", None, f"What messages say: {', '.join(CODECS)} [bytes]"],
+        ["codec", None, None, f"What messages say: {', '.join(CODECS)} [bytes]"],
         ["log-format", None, "text", f"Log lines: {' or '.join(FORMATS)}"],
     ]
     compData = usage.Completions(

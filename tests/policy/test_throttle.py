@@ -31,7 +31,7 @@ def test_words_do_not_hinder_each_other() -> None:
 
 
 def test_what_is_overdue_is_told_once_and_forgotten() -> None:
-    """A word whose interval is over is taken out, and told where events were suppressed."""
+    """A word whose interval is over is told where events were suppressed, else forgotten."""
     throttle = LogThrottle(1.0)
     throttle.admit("quiet", 0.0)
     throttle.admit("loud", 0.0)
@@ -41,8 +41,11 @@ def test_what_is_overdue_is_told_once_and_forgotten() -> None:
     assert list(throttle.overdue(0.999)) == []
     assert list(throttle.overdue(1.0)) == [("loud", 1)]
     assert list(throttle.overdue(1.0)) == []
-    assert len(throttle) == 1
-    assert throttle.admit("loud", 1.0) == 0
+    assert len(throttle) == 2
+    assert throttle.admit("loud", 1.9) is None  # its line at 1.0 was one, too
+    assert list(throttle.overdue(2.0)) == [("loud", 1), ("young", 1)]
+    assert list(throttle.overdue(3.0)) == []
+    assert len(throttle) == 0
 
 
 EVENTS = st.lists(
@@ -57,18 +60,23 @@ def test_no_event_is_lost_from_the_count(events: list[tuple[str, float]]) -> Non
     """Lines and the numbers on them add up to the events, and no word has two in an interval."""
     throttle, now, told = LogThrottle(1.0), 0.0, 0
     lines: dict[str, float] = {}
+
+    def line(word: str) -> None:
+        assert now - lines.get(word, -1.0) >= 1.0
+        lines[word] = now
+
     happened = 0
-    for word, gap in events:
+    for word, gap in [*events, ("", 1.0), ("", 1.0)]:
         now += gap
         if not word:
-            told += sum(count for _, count in throttle.overdue(now))
+            for late, count in throttle.overdue(now):
+                line(late)
+                told += count
             continue
         happened += 1
         suppressed = throttle.admit(word, now)
         if suppressed is not None:
+            line(word)
             told += 1 + suppressed
-            assert now - lines.get(word, -1.0) >= 1.0
-            lines[word] = now
-    told += sum(count for _, count in throttle.overdue(now + 1.0))
     assert told == happened
     assert len(throttle) == 0

@@ -100,7 +100,7 @@ class _Checker:
         before = len(self.problems)
         config = self._validate(ServiceConfig, value, path)
         service_class, settings = self._plugin(value, path)
-        self._check_codec(value.get("codec"), service_class, path)
+        self._check_codec(value.get("codec", "bytes"), service_class, path)
         # What is right in a faulty table is checked on, so that no fault hides another.
         listeners = self._listeners(value, service_class, path)
         access = self._access(value, path)
@@ -198,7 +198,7 @@ class _Checker:
     def _check_codec(
         self, codec: object, service_class: type[SocketService] | None, path: Path
     ) -> None:
-        if codec not in CODECS or service_class is None:
+        if not isinstance(codec, str) or codec not in CODECS or service_class is None:
             return  # told by the validation of the table
         known = service_class.served_codecs()
         if codec not in known:

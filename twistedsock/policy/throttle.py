@@ -34,8 +34,10 @@ class LogThrottle:
         """Take out the words whose interval is over, with how many were suppressed if any."""
         for word, (last, suppressed) in list(self._seen.items()):
             if now - last >= self._interval_s:
-                del self._seen[word]
-                if suppressed:
+                if not suppressed:
+                    del self._seen[word]
+                else:
+                    self._seen[word] = (now, 0)  # this one is a line too
                     yield word, suppressed
 
     def __len__(self) -> int:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
-from twistedsock.errors import CloseReason, CodecError, SessionClosed
+from twistedsock.errors import CloseReason, CodecError, PluginError, SessionClosed
 from twistedsock.policy.access import AccessList
 from twistedsock.policy.deadlines import DeadlineWheel, tick_for
 from twistedsock.policy.limits import AcceptRate, Limits, SourceLimit
@@ -75,6 +75,7 @@ class Carrier:
         encode: Makes a message of a value; None where messages are bytes.
 
     Raises:
+        PluginError: The service cannot serve that codec.
         ValueError: No codec has that name.
     """
 
@@ -91,6 +92,11 @@ class Carrier:
         self.received: Callable[[Any, bytes], Any] = service.received
         self.encode: Callable[[Any], bytes] | None = None
         self._decode: Callable[[bytes], Any] | None = None
+        if codec not in service.served_codecs():
+            find_codec(codec)  # a name that nobody knows is told as that
+            known = " or ".join(service.served_codecs())
+            fault = f"{type(service).__name__}'s messages are {known} only, got {codec!r}"
+            raise PluginError(fault)
         service.codec = codec
         if codec != "bytes":  # else nothing is to be done for each message
             found = find_codec(codec)

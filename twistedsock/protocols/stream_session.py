@@ -101,7 +101,7 @@ class StreamSession(ServedSession):
     def _hold_back(self, frame: bytes) -> None:
         corked = self._corked
         assert corked is not None
-        corked.append(frame)
+        corked.append(bytes(memoryview(frame)))  # what is no bytes fails here, as write would
         self._corked_bytes += len(frame)
         if self._corked_bytes > CORK_BYTES:
             self._uncork()
@@ -247,6 +247,8 @@ class StreamSession(ServedSession):
         """End the session: what came last cannot be read. What came before is answered."""
         self._tell(error)
         self._finish(CloseReason.PROTOCOL_ERROR)
+        if self._lost:  # it has ended already; what was accepted behind the fault is dropped
+            self._stop_delivery(CloseReason.PROTOCOL_ERROR)
 
     def _tell(self, error: Exception, data: bytes = b"") -> None:
         self._carrier.log.debug(

@@ -9,18 +9,26 @@ Know values and bytes; never a frame or a transport. Stateless.
     literal  str bytes int float complex bool   Python's ``repr`` of it, in UTF-8
              None, lists tuples dicts and sets
              of these
+
+What is read can be written again in the same codec, so that a service may send back whatever it
+was handed: a peer that says what nobody could is told so, and the service is not blamed.
 """
 
 from __future__ import annotations
 
 import ast
+import cmath
 import json
+import math
+import threading
 import warnings
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from twistedsock.errors import CodecError
 
 MAX_LITERAL_BYTES: Final = 16 * 1024  # reading a literal costs many times its size
+MAX_DEPTH: Final = 100  # of lists in lists: services may walk what they are handed
 
 
 class Codec(Protocol):
@@ -95,15 +103,59 @@ class JsonCodec:
         """Return *message* read as JSON."""
         text = _TEXT.decode(message)
         try:
-            return json.loads(text, parse_constant=_no_constant)
+            value = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+            # Most messages cannot hold either fault, and are not walked for it.
+            if "\\u" in text or text.count("[") + text.count("{") > MAX_DEPTH:
+                _walk(value, _whole_text)
         except ValueError as error:
             raise CodecError(f"is not JSON: {error}") from None
         except RecursionError:
             raise CodecError("is not JSON: nested too deeply") from None
+        return value
 
 
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is no JSON number")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError("a number is too large")
+    return number
+
+
+def _whole_text(value: object) -> None:
+    if isinstance(value, str):
+        _TEXT.encode(value)
+
+
+def _writable(value: object) -> None:
+    if value is ...:
+        raise ValueError("... is no value")
+    if isinstance(value, float | complex) and not cmath.isfinite(value):
+        raise ValueError("a number is too large")
+    if isinstance(value, int):
+        repr(value)  # ValueError past the digits that Python writes
+
+
+def _walk(value: object, check: Callable[[object], None]) -> None:
+    """Call *check* with all that is in *value*; raise ValueError where it is too deep."""
+    level = [value]
+    for _ in range(MAX_DEPTH + 2):
+        inner: list[Any] = []
+        for each in level:
+            if isinstance(each, dict):
+                inner += each
+                inner += each.values()
+            elif isinstance(each, list | tuple | set):
+                inner += each
+            else:
+                check(each)
+        if not inner:
+            return
+        level = inner
+    raise ValueError("nested too deeply")
 
 
 class LiteralCodec:
@@ -112,12 +164,15 @@ class LiteralCodec:
     def encode(self, value: Any) -> bytes:
         """Return ``repr(value)``, once it is sure that it reads back as the same value."""
         try:
-            message = _TEXT.encode(repr(value))
+            text = repr(value)
+            is_same = _read(text) == value
         except RecursionError:
             raise CodecError("cannot be a literal: nested too deeply") from None
-        if self.decode(message) != value:
+        except _UNREADABLE:
+            raise CodecError(f"cannot be a literal: {type(value).__name__} has none") from None
+        if not is_same:
             raise CodecError(f"cannot be a literal: {type(value).__name__} reads back otherwise")
-        return message
+        return _TEXT.encode(text)
 
     def decode(self, message: bytes) -> Any:
         """Return the value of the literal *message*, of at most MAX_LITERAL_BYTES."""
@@ -126,11 +181,31 @@ class LiteralCodec:
             raise CodecError(fault)
         text = _TEXT.decode(message)
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of odd escapes: a peer may not fill our log
-                return ast.literal_eval(text)
-        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError) as error:
+            value = _read(text)
+            _walk(value, _writable)
+        except _UNREADABLE as error:
             raise CodecError(f"is not a Python literal ({type(error).__name__})") from None
+        return value
+
+
+# What literal_eval raises; OverflowError where it adds an imaginary number to a huge int.
+_UNREADABLE: Final = (
+    ValueError,
+    TypeError,
+    SyntaxError,
+    OverflowError,
+    MemoryError,
+    RecursionError,
+)
+
+
+_QUIET: Final = threading.Lock()  # catch_warnings is one thread's at a time
+
+
+def _read(text: str) -> Any:
+    with _QUIET, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of odd escapes: a peer may not fill our log
+        return ast.literal_eval(text)
 
 
 CODECS: Final[dict[str, Codec]] = {
