@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class ServiceSettings(pydantic.BaseModel):
     """The base of a plug-in's own settings: frozen, and unknown keys are refused."""
 
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class Metadata:

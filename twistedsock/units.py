@@ -30,8 +30,8 @@ _BYTES = {
     "MiB": 1024**2,
     "GiB": 1024**3,
 }
-# Fifteen digits are more than any limit needs, and a float holds them.
-_NUMBER = r"[0-9]{1,15}(?:\.[0-9]{1,15})?"
+MAX_DIGITS = 15  # on either side of the point: more than any limit needs, and a float holds them
+_NUMBER = rf"[0-9]{{1,{MAX_DIGITS}}}(?:\.[0-9]{{1,{MAX_DIGITS}}})?"
 _QUANTITY = re.compile(rf"({_NUMBER})\s*([A-Za-z]+)\s*")
 
 MAX_DURATION_S = 365 * 86400.0  # a longer timer is a slip of the pen
@@ -53,7 +53,7 @@ class Rate:
     def __str__(self) -> str:
         # "1s" is written "s", but "10s" and "15m" keep their number.
         period = re.sub(r"^1(?=[a-z])", "", format_duration(self.per_s))
-        return f"{_plain(self.count)}/{period}"
+        return f"{_plain(_exact(self.count))}/{period}"
 
 
 def parse_duration(text: object) -> float:
@@ -79,17 +79,31 @@ def parse_duration(text: object) -> float:
 
 
 def format_duration(seconds: float) -> str:
-    """Return *seconds* in the largest unit that leaves a whole number."""
+    """Return *seconds* in the largest unit that leaves a whole number, else in ms.
+
+    Exact: whatever ``parse_duration`` has returned is read back from it to the last bit.
+    """
+    if not seconds:
+        return "0s"
+    exact = _exact(seconds)
     for unit in ("d", "h", "m", "s"):
-        length = int(_SECONDS[unit])
-        if seconds >= length and seconds % length == 0:
-            return f"{int(seconds / length)}{unit}"
-    return f"{_plain(seconds * 1000)}ms" if seconds else "0s"
+        if exact % _SECONDS[unit] == 0:
+            return f"{_plain(exact / _SECONDS[unit])}{unit}"
+    milliseconds = _plain(exact / _SECONDS["ms"])
+    if len(milliseconds.partition(".")[2]) <= MAX_DIGITS:
+        return f"{milliseconds}ms"
+    return f"{_plain(exact / _SECONDS['us'])}us"
 
 
-def _plain(number: float) -> str:
-    """Return *number* to six decimals: never an exponent, which would not be read back."""
-    return f"{number:.6f}".rstrip("0").rstrip(".")
+def _exact(number: float) -> Decimal:
+    """Return the decimal of fewest digits that is read as *number*."""
+    return Decimal(repr(float(number)))
+
+
+def _plain(number: Decimal) -> str:
+    """Return *number* without an exponent, which would not be read back."""
+    text = f"{number:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def parse_size(value: object) -> int:
@@ -142,7 +156,8 @@ def parse_rate(text: object) -> Rate:
         per_s = parse_duration(period if period[:1] in "0123456789" else f"1{period}")
     except UnitError:
         raise fault from None
-    if float(count) <= 0 or per_s <= 0:
+    # What rounds up to a digit more could not be written down again.
+    if not 0 < float(count) < 10**MAX_DIGITS or per_s <= 0:
         raise fault
     return Rate(float(count), per_s)
 

@@ -1,82 +1,63 @@
 """What can be configured: the shape of the TOML file, with its defaults.
 
 Frozen and strict: a key that is not here is an error, and nothing is silently converted. Checks
-that need plug-ins or several keys at once are in ``plan``.
+that need plug-ins or several keys at once are in ``plan``. What stands below a key is what an
+editor shows for it.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
+from pydantic_core import CoreSchema
 
-from twistedsock.addresses import Address, parse_address
-from twistedsock.policy.access import parse_network
+from twistedsock.host.draft07 import Schema
+from twistedsock.host.values import (
+    ADDRESS_SCHEMA,
+    AddressText,
+    Codec,
+    Duration,
+    Framing,
+    Network,
+    OptionalCount,
+    OptionalDuration,
+    OptionalRate,
+    PositiveDuration,
+    Size,
+)
 from twistedsock.policy.limits import Limits
 from twistedsock.transports.binding import DEFAULT_BACKLOG
-from twistedsock.units import Rate, parse_duration, parse_rate, parse_size
-from twistedsock.wire.codecs import CODECS
-from twistedsock.wire.framing import FRAMINGS
+from twistedsock.units import format_size
+from twistedsock.wire.framing import MAX_MESSAGE_BYTES
 
-NONE = "none"  # TOML has no null: this switches a limit off
 DEFAULT_SERVICE = "echo-reply"
 DEFAULT_PORT = 8888
+DEFAULT_CODEC = "bytes"
 _DEFAULTS = Limits()
-
-
-def _or_none(parse: Any) -> Any:
-    return BeforeValidator(lambda value: None if value in (None, NONE) else parse(value))
-
-
-def _framing(name: object) -> object:
-    if isinstance(name, str) and name not in FRAMINGS:
-        raise ValueError(f"must be one of {', '.join(FRAMINGS)}, got {name!r}")
-    return name
-
-
-def _codec(name: object) -> object:
-    if isinstance(name, str) and name not in CODECS:
-        raise ValueError(f"must be one of {', '.join(CODECS)}, got {name!r}")
-    return name
-
-
-def _network(text: object) -> object:
-    if isinstance(text, str):
-        parse_network(text)
-    return text
-
-
-def _positive(parse: Any) -> Any:
-    def check(value: object) -> Any:
-        number = parse(value)
-        if number <= 0:
-            raise ValueError(f"must be above zero, got {value!r}")
-        return number
-
-    return check
-
-
-Duration = Annotated[float, BeforeValidator(parse_duration)]
-PositiveDuration = Annotated[float, BeforeValidator(_positive(parse_duration))]
-OptionalDuration = Annotated[float | None, _or_none(_positive(parse_duration))]
-Size = Annotated[int, BeforeValidator(_positive(parse_size))]
-OptionalRate = Annotated[Rate | None, _or_none(parse_rate)]
-Network = Annotated[str, BeforeValidator(_network)]
-AddressText = Annotated[Address, BeforeValidator(parse_address)]
 
 
 class _Table(BaseModel):
     model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, arbitrary_types_allowed=True
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        arbitrary_types_allowed=True,
+        use_attribute_docstrings=True,
     )
 
 
 class ListenConfig(_Table):
-    """``listen``: an address, or a table with an address and what is special about it."""
+    """An address, and what is special about this listener."""
 
     address: AddressText
+    """Where to listen. Anything but loopback is open to whoever can reach this machine."""
+
     backlog: int = Field(default=DEFAULT_BACKLOG, ge=1, le=65535)
+    """Connections that may wait to be accepted; the kernel clamps it at net.core.somaxconn."""
+
     socket: dict[str, Any] = Field(default_factory=dict)
+    """Socket options of this listener, over those of the service."""
 
     @model_validator(mode="before")
     @classmethod
@@ -88,61 +69,113 @@ class ListenConfig(_Table):
             raise ValueError(f"must be {wanted}, got {value!r}")
         return value
 
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> Schema:
+        """Describe both ways of writing a listener."""
+        return {"anyOf": [ADDRESS_SCHEMA, handler(core_schema)]}
+
 
 class LimitsConfig(_Table):
-    """``limits``: see ``policy.limits.Limits``, which has the defaults."""
+    """What the service allows its peers."""
+
+    UNSET: ClassVar[dict[str, tuple[object, str]]] = {
+        "max_connections_per_source": (
+            _DEFAULTS.max_connections_per_source,
+            "loopback is exempt until this is set",
+        ),
+        "max_message": (format_size(MAX_MESSAGE_BYTES), "datagrams are whole until this is set"),
+    }
+    """Keys that mean more once they are written down: the default, and what it leaves open."""
 
     max_connections: int = Field(default=_DEFAULTS.max_connections, ge=1)
-    max_connections_per_source: int | None = Field(
-        default=_DEFAULTS.max_connections_per_source, ge=1
-    )
-    accept_rate: OptionalRate = _DEFAULTS.accept_rate
-    first_byte_timeout: OptionalDuration = _DEFAULTS.first_byte_timeout
-    idle_timeout: OptionalDuration = _DEFAULTS.idle_timeout
-    session_timeout: OptionalDuration = _DEFAULTS.session_timeout
-    max_message: Size | None = _DEFAULTS.max_message
-    write_high_water: Size = _DEFAULTS.write_high_water
-    write_timeout: PositiveDuration = _DEFAULTS.write_timeout
-    drain_timeout: Duration = _DEFAULTS.drain_timeout
+    """Stream sessions at once; the next newcomer waits in the kernel's queue. Also the datagram
+    peers remembered at once by each listener."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _unlimited(cls, value: Any) -> Any:
-        key = "max_connections_per_source"
-        if isinstance(value, dict) and value.get(key) == NONE:
-            return {**value, key: None}
-        return value
+    max_connections_per_source: OptionalCount = _DEFAULTS.max_connections_per_source
+    """Sessions of one IPv4 address or one IPv6 /64; the next one is closed at once. Loopback is
+    exempt as long as this is not set."""
+
+    accept_rate: OptionalRate = _DEFAULTS.accept_rate
+    """New sessions of one source in a time, with bursts up to the count."""
+
+    first_byte_timeout: OptionalDuration = _DEFAULTS.first_byte_timeout
+    """Where the client speaks first: how long until it does."""
+
+    idle_timeout: OptionalDuration = _DEFAULTS.idle_timeout
+    """Without a byte in either direction."""
+
+    session_timeout: OptionalDuration = _DEFAULTS.session_timeout
+    """From opening to the end, whatever happens."""
+
+    max_message: Size | None = _DEFAULTS.max_message
+    """The longest message: 64KiB on streams, and any whole datagram, as long as this is not
+    set."""
+
+    write_high_water: Size = _DEFAULTS.write_high_water
+    """Unsent bytes above which a peer is not read until it has read its answers."""
+
+    write_timeout: PositiveDuration = _DEFAULTS.write_timeout
+    """How long a peer above ``write_high_water`` may take to read everything."""
+
+    drain_timeout: Duration = _DEFAULTS.drain_timeout
+    """At stop: how long sessions may take to end by themselves."""
 
     def to_limits(self) -> Limits:
         """Return the plain values; a limit per source that was written down binds loopback."""
         explicit = "max_connections_per_source" in self.model_fields_set
-        # Not model_dump, which would take a Rate apart.
+        # Not model_dump, which would write them as the file does.
         values = {name: getattr(self, name) for name in type(self).model_fields}
         return Limits(**values, limit_loopback=explicit)
 
 
 class AccessConfig(_Table):
-    """``access``: who may come."""
+    """Who may open a session; the longest matching prefix decides.
+
+    Where nothing matches, a list with any ``allow`` refuses, and one with only ``deny`` admits.
+    """
 
     allow: list[Network] = Field(default_factory=list)
+    """IP addresses and prefixes that are admitted."""
+
     deny: list[Network] = Field(default_factory=list)
+    """IP addresses and prefixes that are refused."""
 
 
 class ServiceConfig(_Table):
-    """``[services.NAME]``: one service and its listeners."""
+    """One service and its listeners."""
 
     service: str
+    """Which service: a name that ``twistedsock services`` lists."""
+
     listen: list[ListenConfig] = Field(min_length=1)
-    framing: Annotated[str, BeforeValidator(_framing)] = "chunk"
-    codec: Annotated[str, BeforeValidator(_codec)] = "bytes"
+    """Where to listen: addresses, or tables with an address."""
+
+    framing: Framing = "chunk"
+    """How messages are cut from a stream, in both directions."""
+
+    codec: Codec = DEFAULT_CODEC
+    """What a message says, in both directions."""
+
     udp_source_ports: Literal["guarded", "any"] = "guarded"
+    """Which UDP source ports are answered: none below 1024 and not our own, or any."""
+
     settings: dict[str, Any] = Field(default_factory=dict)
+    """The service's own keys."""
+
     limits: LimitsConfig = LimitsConfig()
+    """What the service allows its peers."""
+
     access: AccessConfig = AccessConfig()
+    """Who may open a session."""
+
     socket: dict[str, Any] = Field(default_factory=dict)
+    """Socket options by the kernel's own names, for each listener that they fit."""
 
 
 class Config(_Table):
-    """The whole file."""
+    """Services that ``twistd sockservice`` runs."""
 
-    services: dict[str, ServiceConfig]
+    services: dict[str, ServiceConfig] = Field(min_length=1)
+    """Each service by a name of your own, which is in every log line."""
