@@ -13,6 +13,8 @@ EX_USAGE = 64  # sysexits.h
 # name of the subcommand: what `twistedsock --help` says of it
 COMMANDS = {
     "check": "Check configuration files; all errors at once.",
+    "config": "Print the settings in force, with every default.",
+    "schema": "Print the JSON Schema of the configuration file.",
     "connect": "Talk to a peer, by hand or in a pipe.",
     "services": "List the installed services.",
 }

@@ -1,0 +1,43 @@
+"""What the subcommands that read configuration files share: their arguments and their verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import click
+
+from twistedsock.errors import ConfigError
+from twistedsock.host.loader import RawConfig, read_files, set_key
+
+EX_CONFIG = 78  # sysexits.h
+
+
+def config_arguments(command: Callable[..., None]) -> Callable[..., None]:
+    """Give *command* the arguments ``files`` and ``assignments``, for ``read_config``."""
+    files = click.argument("files", nargs=-1, required=True, metavar="FILE...")
+    assignments = click.option(
+        "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Set one key."
+    )
+    return files(assignments(command))
+
+
+def read_config(files: tuple[str, ...], assignments: tuple[str, ...]) -> RawConfig:
+    """Return the files with the assignments laid over them, as the daemon reads them."""
+    raw = read_files(files)
+    for assignment in assignments:
+        set_key(raw, assignment)
+    return raw
+
+
+@contextmanager
+def telling_problems() -> Iterator[None]:
+    """Tell every problem of a ConfigError on standard error, and end with 78."""
+    try:
+        yield
+    except ConfigError as error:
+        for problem in error.problems:
+            click.echo(str(problem), err=True)
+        count = len(error.problems)
+        click.echo(f"{count} error{'s' if count > 1 else ''}", err=True)
+        click.get_current_context().exit(EX_CONFIG)
