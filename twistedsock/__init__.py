@@ -13,8 +13,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from twistedsock import sockopts
     from twistedsock.client.blocking import BlockingPeer, connect_blocking
+    from twistedsock.client.datagram import DatagramClient, connect_datagram
+    from twistedsock.client.datagram_blocking import (
+        BlockingDatagramClient,
+        connect_datagram_blocking,
+    )
     from twistedsock.client.echo_reply import EchoReplyClientFactory
     from twistedsock.client.peer import Peer, connect
+    from twistedsock.client.transmission import ExchangeCounts, TransmissionParameters
     from twistedsock.errors import (
         AddressError,
         BindError,
@@ -40,10 +46,12 @@ if TYPE_CHECKING:
     from twistedsock.protocols.stream import ServiceFactory
     from twistedsock.service import ServiceSettings, Session, SocketService
     from twistedsock.services.echo_reply import EchoReply
+    from twistedsock.services.reliable import ReliableAnswers, reliable
 
 _HOMES = {
     "AddressError": "errors",
     "BindError": "errors",
+    "BlockingDatagramClient": "client.datagram_blocking",
     "BlockingPeer": "client.blocking",
     "CannotResolve": "errors",
     "CannotSend": "errors",
@@ -51,8 +59,10 @@ _HOMES = {
     "CloseReason": "errors",
     "CodecError": "errors",
     "ConfigError": "errors",
+    "DatagramClient": "client.datagram",
     "EchoReply": "services.echo_reply",
     "EchoReplyClientFactory": "client.echo_reply",
+    "ExchangeCounts": "client.transmission",
     "FrameError": "errors",
     "OptionError": "errors",
     "Peer": "client.peer",
@@ -60,6 +70,7 @@ _HOMES = {
     "PeerProtocolError": "errors",
     "PluginError": "errors",
     "Refused": "errors",
+    "ReliableAnswers": "services.reliable",
     "ServiceDatagramProtocol": "protocols.datagram",
     "ServiceFactory": "protocols.stream",
     "ServiceSettings": "service",
@@ -67,16 +78,21 @@ _HOMES = {
     "SessionClosed": "errors",
     "SocketService": "service",
     "TimedOut": "errors",
+    "TransmissionParameters": "client.transmission",
     "TwistedsockError": "errors",
     "UnitError": "errors",
     "Unreachable": "errors",
     "connect": "client.peer",
     "connect_blocking": "client.blocking",
+    "connect_datagram": "client.datagram",
+    "connect_datagram_blocking": "client.datagram_blocking",
+    "reliable": "services.reliable",
 }
 
 __all__ = [
     "AddressError",
     "BindError",
+    "BlockingDatagramClient",
     "BlockingPeer",
     "CannotResolve",
     "CannotSend",
@@ -84,8 +100,10 @@ __all__ = [
     "CloseReason",
     "CodecError",
     "ConfigError",
+    "DatagramClient",
     "EchoReply",
     "EchoReplyClientFactory",
+    "ExchangeCounts",
     "FrameError",
     "OptionError",
     "Peer",
@@ -93,6 +111,7 @@ __all__ = [
     "PeerProtocolError",
     "PluginError",
     "Refused",
+    "ReliableAnswers",
     "ServiceDatagramProtocol",
     "ServiceFactory",
     "ServiceSettings",
@@ -100,11 +119,15 @@ __all__ = [
     "SessionClosed",
     "SocketService",
     "TimedOut",
+    "TransmissionParameters",
     "TwistedsockError",
     "UnitError",
     "Unreachable",
     "connect",
     "connect_blocking",
+    "connect_datagram",
+    "connect_datagram_blocking",
+    "reliable",
     "sockopts",
 ]
 

@@ -184,7 +184,7 @@ class CannotResolve(ClientError):
 
 
 class Refused(ClientError):
-    """The host is there, and nobody listens at that port or path."""
+    """The host is there and nobody listens at that port or path, or the service refuses."""
 
 
 class Unreachable(ClientError):
