@@ -10,6 +10,7 @@ import select
 import socket
 import time
 from collections import deque
+from contextlib import suppress
 from typing import IO, Any
 
 from twistedsock.client.conversation import Conversation, is_end
@@ -183,10 +184,8 @@ class Pipe:
     def _end_our_side(self) -> None:
         self._talk.stop_sending("the input has ended")
         if not self._is_datagram:
-            try:
+            with suppress(OSError):  # the peer is gone, which reading will tell
                 self._sock.shutdown(socket.SHUT_WR)
-            except OSError as error:
-                raise not_sent(self._talk.address, error.errno or 0) from None
 
     # -- from the peer --
 
