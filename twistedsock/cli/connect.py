@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 
 import click
 
-from twistedsock.addresses import FiveTuple, format_host_port, unmap
+from twistedsock.addresses import format_host_port
 from twistedsock.client.conversation import Conversation
-from twistedsock.client.dialling import dial
-from twistedsock.client.pipe import InputError, Pipe
+from twistedsock.client.dialling import dial, five_tuple_of
+from twistedsock.client.pipe import InputError, OutputError, Pipe
 from twistedsock.errors import (
     AddressError,
     CannotResolve,
@@ -36,6 +35,7 @@ EXITS: dict[type[TwistedsockError], int] = {
     Refused: 69,
     Unreachable: 71,
     PeerClosed: 72,
+    OutputError: 73,
     CannotSend: 74,
     TimedOut: 75,
     PeerProtocolError: 76,
@@ -104,6 +104,7 @@ def command(
       69  refused: nobody listens there
       71  unreachable: no way there, or no right
       72  closed by the peer before its time: reset
+      73  the output cannot be written
       74  cannot send
       75  timed out
       76  the peer sent what cannot be read in this framing or codec
@@ -113,12 +114,12 @@ def command(
         talk = Conversation(address, framing, codec)
     except AddressError as error:
         raise click.UsageError(str(error)) from None
+    _open_standard()
     try:
         code = _talk(talk, codec, framing != "chunk" or codec != "bytes", timeout_s, verbose)
     except KeyboardInterrupt:
         code = EX_INTERRUPTED
     except BrokenPipeError:  # whoever read our output has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except tuple(EXITS) as error:
         click.echo(f"twistedsock connect: {error}", err=True)
@@ -126,19 +127,23 @@ def command(
     context.exit(code)
 
 
+def _open_standard() -> None:
+    """Put /dev/null where a standard descriptor is closed: a socket would take its number."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
+
+
 def _talk(
     talk: Conversation, codec: str, in_lines: bool, timeout_s: float | None, verbose: bool
 ) -> int:
     sock = dial(talk.address, timeout_s)
     if verbose:
-        local, peer = sock.getsockname(), sock.getpeername()
-        five = FiveTuple(talk.address.scheme, unmap(local[0]), local[1], unmap(peer[0]), peer[1])
+        five = five_tuple_of(talk.address, sock)
         own = format_host_port(five.local_host, five.local_port)
         other = format_host_port(five.peer_host, five.peer_port)
         click.echo(f"connected: {five.protocol} {own} -> {other}", err=True)
-    pipe = Pipe(
-        sock, talk, 0, sys.stdout.buffer, codec=codec, in_lines=in_lines, timeout_s=timeout_s
-    )
+    pipe = Pipe(sock, talk, 0, 1, codec=codec, in_lines=in_lines, timeout_s=timeout_s)
     started = time.monotonic()
     try:
         pipe.run()

@@ -9,13 +9,14 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
-from twistedsock.addresses import Address, FiveTuple, unmap
+from twistedsock.addresses import Address
 from twistedsock.client.conversation import Conversation, is_end
-from twistedsock.client.dialling import dial
+from twistedsock.client.dialling import LONGEST_WAIT_S, dial, five_tuple_of
 from twistedsock.client.failures import not_received, not_sent, too_late
-from twistedsock.errors import ClientError, PeerClosed
+from twistedsock.errors import ClientError
 from twistedsock.wire.framing import MAX_MESSAGE_BYTES
 
+MAX_READS_AT_CLOSE = 100  # of a peer that sends without end
 READ_BYTES = 64 * 1024  # also above any UDP payload
 
 
@@ -41,6 +42,7 @@ def connect_blocking(
     Raises:
         AddressError: *address* is not of the grammar, or nothing that can be connected to.
         CannotResolve, Refused, Unreachable, TimedOut: There is no connection.
+        PeerClosed: It was reset at once.
         ValueError: No framing, or no codec, has that name.
     """
     talk = Conversation(address, framing, codec, max_message)
@@ -63,27 +65,26 @@ class BlockingPeer:
         self._talk = talk
         self.address = talk.address
         self.timeout_s = timeout_s
-        local, peer = sock.getsockname(), sock.getpeername()
-        self.five_tuple = FiveTuple(
-            talk.address.scheme, unmap(local[0]), local[1], unmap(peer[0]), peer[1]
-        )
+        self.five_tuple = five_tuple_of(talk.address, sock)
 
     def send(self, message: Any, timeout_s: float | None = None) -> None:
         """Send *message*; return once the kernel has all of it.
 
         Raises:
             CannotSend: Our side is over, or the connection is gone.
+            Refused: What came of an earlier datagram; this one was not sent.
             TimedOut: The peer does not read; nothing more can be sent.
             CodecError, FrameError: *message* cannot be written; nothing was sent.
         """
         data = self._talk.encode(message)
-        self._sock.settimeout(self._limit(timeout_s))
+        limit = self._limit(timeout_s)
+        self._sock.settimeout(_bounded(limit))
         try:
             self._sock.sendall(data)
-        except TimeoutError:
+        except (TimeoutError, BlockingIOError):  # the latter where there is no time at all
             # Part of it may have gone: whatever followed would be taken for the rest.
             self._talk.stop_sending("a message was sent in part only")
-            raise too_late(self.address, "not sent", self._limit(timeout_s) or 0) from None
+            raise too_late(self.address, "not sent", limit or 0) from None
         except OSError as error:
             raise not_sent(self.address, error.errno or 0) from None
 
@@ -106,7 +107,7 @@ class BlockingPeer:
 
     def read(self, timeout_s: float | None) -> None:
         """Read once, if anything comes in *timeout_s* seconds; ``receive`` takes it apart."""
-        self._sock.settimeout(timeout_s)
+        self._sock.settimeout(_bounded(timeout_s))
         try:
             data = self._sock.recv(READ_BYTES)
         except (TimeoutError, BlockingIOError):
@@ -130,9 +131,19 @@ class BlockingPeer:
 
     def close(self) -> None:
         """Close the connection; nothing can be sent or received any more."""
-        self._talk.stop_sending("the connection is closed")
-        self._talk.fail(PeerClosed(self.address, "the connection is closed", "EBADF"))
+        self._talk.close()
+        if self._sock.fileno() >= 0 and self.address.kind == "stream":
+            self._finish()
         self._sock.close()
+
+    def _finish(self) -> None:
+        """End our side, and read what has come: unread, it would turn the close into a reset."""
+        with suppress(OSError):  # such as BlockingIOError, once there is nothing more
+            self._sock.shutdown(socket.SHUT_WR)
+            self._sock.setblocking(False)
+            for _ in range(MAX_READS_AT_CLOSE):
+                if not self._sock.recv(READ_BYTES):
+                    break
 
     def fileno(self) -> int:
         """Return the socket's descriptor, to wait on with ``select``; -1 once closed."""
@@ -165,3 +176,7 @@ class BlockingPeer:
 
     def __repr__(self) -> str:
         return f"<BlockingPeer {self.five_tuple}>"
+
+
+def _bounded(timeout_s: float | None) -> float | None:
+    return None if timeout_s is None else min(max(timeout_s, 0), LONGEST_WAIT_S)

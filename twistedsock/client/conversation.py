@@ -110,10 +110,19 @@ class Conversation:
         """Note that nothing more will come; the first *error* stays."""
         self._end = self._end or error
 
+    def close(self) -> None:
+        """Note that we have closed: nothing more is sent, or handed over."""
+        self.stop_sending("the connection is closed")
+        self._inbox.clear()
+        self._inbox_bytes = 0
+        self.fail(PeerClosed(self.address, "the connection is closed", "EBADF"))
+
     def met(self, error: ClientError) -> None:
         """Note what a read has met: the end of a stream, or what came of an earlier datagram."""
         if self._framer is not None:
             self.fail(error)
+            return
+        if not self.wants_input:  # nobody takes any
             return
         self._inbox.append(error)
         self._inbox_bytes += MESSAGE_OVERHEAD_BYTES

@@ -6,14 +6,17 @@ import errno
 import select
 import socket
 import time
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
-from twistedsock.addresses import Address
-from twistedsock.client.failures import not_connected, not_resolved, too_late
-from twistedsock.errors import ClientError, Refused, TimedOut
+from twistedsock.addresses import Address, FiveTuple, unmap
+from twistedsock.client.failures import best_of, not_connected, not_resolved, too_late
+from twistedsock.errors import ClientError
 
+LONGEST_WAIT_S = 86_400.0  # of one poll(2), which counts milliseconds in an int
 ATTEMPT_DELAY_S = 0.25  # RFC 8305 section 5: before the next address is tried beside this one
 
+_T = TypeVar("_T")
 _Candidate = tuple[int, int, int, Any]  # family, type, protocol, name
 
 
@@ -27,6 +30,7 @@ def dial(address: Address, timeout_s: float | None) -> socket.socket:
 
     Raises:
         CannotResolve, Refused, Unreachable, TimedOut: What the best attempt met.
+        PeerClosed: It was reset at once.
     """
     candidates = resolve(address)
     if address.kind == "datagram":
@@ -53,12 +57,32 @@ def resolve(address: Address) -> list[_Candidate]:
     except (socket.gaierror, UnicodeError) as error:
         raise not_resolved(address, error) from None
     all_ = [(family, type_, proto, name) for family, type_, proto, _, name in found]
-    first = [each for each in all_ if each[0] == all_[0][0]]
-    others = [each for each in all_ if each[0] != all_[0][0]]
-    turns: list[_Candidate] = []
+    return in_turns(all_, lambda candidate: candidate[0])
+
+
+def in_turns(candidates: Sequence[_T], family_of: Callable[[_T], object]) -> list[_T]:
+    """Return *candidates* in the order of RFC 8305 section 4: families take turns."""
+    family = family_of(candidates[0])
+    first = [each for each in candidates if family_of(each) == family]
+    others = [each for each in candidates if family_of(each) != family]
+    turns: list[_T] = []
     for position in range(max(len(first), len(others))):
         turns += first[position : position + 1] + others[position : position + 1]
     return turns
+
+
+def five_tuple_of(address: Address, sock: socket.socket) -> FiveTuple:
+    """Return who talks to whom on *sock*; close it where the peer is gone already.
+
+    Raises:
+        PeerClosed: The peer has reset the connection.
+    """
+    try:
+        local, peer = sock.getsockname(), sock.getpeername()
+    except OSError as error:
+        sock.close()
+        raise not_connected(address, error.errno or 0) from None
+    return FiveTuple(address.scheme, unmap(local[0]), local[1], unmap(peer[0]), peer[1])
 
 
 def _dial_datagram(address: Address, candidates: list[_Candidate]) -> socket.socket:
@@ -106,7 +130,7 @@ class _Race:
             if winner is not None:
                 return winner
             if not self._waiting and not self._running:
-                raise self._best_error()
+                raise best_of(self._errors)
 
     def _start_next(self) -> socket.socket | None:
         """Start the next attempt; return its socket if it connected at once."""
@@ -131,7 +155,9 @@ class _Race:
         while self._running:
             moments = [moment for moment in (next_at, deadline) if moment is not None]
             left = min(moments) - time.monotonic() if moments else None
-            ready = self._poll.poll(None if left is None else max(0, left) * 1000)
+            ready = self._poll.poll(
+                None if left is None else min(max(0, left), LONGEST_WAIT_S) * 1000
+            )
             failed = False
             for fd, _ in ready:
                 sock = self._running.pop(fd)
@@ -152,23 +178,18 @@ class _Race:
         if number == 0:
             # A connect to a port that the kernel chose for this very socket connects it to
             # itself (simultaneous open, RFC 9293 section 3.5): nobody listens there.
-            if sock.getsockname() != sock.getpeername():
-                return sock
-            number = errno.ECONNREFUSED
+            try:
+                if sock.getsockname() != sock.getpeername():
+                    return sock
+                number = errno.ECONNREFUSED
+            except OSError as error:  # reset since
+                number = error.errno or errno.ENOTCONN
         sock.close()
         self._failed(number)
         return None
 
     def _failed(self, number: int) -> None:
         self._errors.append(not_connected(self._address, number))
-
-    def _best_error(self) -> ClientError:
-        """Return what says most: that a host is there, rather than that there is no way."""
-        for kind in (Refused, TimedOut):
-            for error in self._errors:
-                if isinstance(error, kind):
-                    return error
-        return self._errors[0]
 
     def close(self) -> None:
         """Close what did not win."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from collections.abc import Sequence
 
 from twistedsock.addresses import Address
 from twistedsock.errors import (
@@ -17,6 +18,7 @@ from twistedsock.errors import (
     Unreachable,
 )
 
+_RESETS = (errno.ECONNRESET, errno.EPIPE, errno.ENOTCONN)
 _GAI_CODES = {value: name for name, value in vars(socket).items() if name.startswith("EAI_")}
 
 
@@ -34,6 +36,8 @@ def not_connected(address: Address, number: int) -> ClientError:
         return Refused(address, *_told(number))
     if number == errno.ETIMEDOUT:
         return TimedOut(address, *_told(number))
+    if number in _RESETS:  # it was there for a moment
+        return PeerClosed(address, *_told(errno.ECONNRESET))
     return Unreachable(address, *_told(number))
 
 
@@ -46,9 +50,16 @@ def not_sent(address: Address, number: int) -> ClientError:
 
 def not_received(address: Address, number: int) -> ClientError:
     """Return the error for a recv(2) that failed with the errno *number*."""
-    if number in (errno.ECONNRESET, errno.EPIPE):
-        return PeerClosed(address, *_told(number))
     return not_connected(address, number)
+
+
+def best_of(failures: Sequence[ClientError]) -> ClientError:
+    """Return what says most: that a host is there, rather than that there is no way."""
+    for kind in (PeerClosed, Refused, TimedOut):
+        for failure in failures:
+            if isinstance(failure, kind):
+                return failure
+    return failures[0]
 
 
 def too_late(address: Address, what: str, timeout_s: float) -> TimedOut:

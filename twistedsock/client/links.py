@@ -13,7 +13,7 @@ from twisted.internet.protocol import DatagramProtocol, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from twistedsock.addresses import FiveTuple
+from twistedsock.addresses import FiveTuple, unmap
 from twistedsock.client.conversation import Conversation
 from twistedsock.client.failures import not_connected, not_received, not_sent
 from twistedsock.client.resolving import NumericName
@@ -21,6 +21,9 @@ from twistedsock.protocols.twisted_names import five_tuple_of
 from twistedsock.transports.datagram import DatagramPort
 
 CLOSE_TIMEOUT_S = 5.0  # for what is unsent when a connection is closed
+# Then, for the peer's own end: whoever closes while it still sends resets the connection, and
+# cuts what it has not read.
+LINGER_S = 1.0
 MAX_DATAGRAM_BYTES = 65_535
 
 
@@ -33,7 +36,7 @@ class Link:
 
     five_tuple: FiveTuple
     on_input: Callable[[], None] = staticmethod(_nothing)
-    _talk: Conversation
+    talk: Conversation
 
     def send(self, data: bytes) -> None:
         """Send *data*, or keep it until it can be sent."""
@@ -61,11 +64,13 @@ class StreamLink(Protocol, Link):
     transport: Any
 
     def __init__(self, talk: Conversation) -> None:
-        self._talk = talk
+        self.talk = talk
         self._is_full = self._is_gone = False
+        self._has_ended = self._is_flushed = self._peer_has_ended = False
         self._reads = True
         self._drain_waiters: list[Deferred[None]] = []
         self._close_waiters: list[Deferred[None]] = []
+        self._close_timer: Any = None
 
     def connectionMade(self) -> None:
         """Learn who is talking to whom."""
@@ -74,13 +79,13 @@ class StreamLink(Protocol, Link):
 
     def dataReceived(self, data: bytes) -> None:
         """Hand *data* on."""
-        self._talk.feed(data)
+        self.talk.feed(data)
         self.on_input()
         self.adjust_reading()
 
     def adjust_reading(self) -> None:
         """Read only while messages are taken; to the end, once nothing more is wanted."""
-        reads = self._talk.wants_input or self._talk.is_over
+        reads = self.talk.wants_input or self.talk.is_over
         if reads != self._reads and not self._is_gone:
             self._reads = reads
             if reads:
@@ -116,44 +121,53 @@ class StreamLink(Protocol, Link):
 
     def half_close(self) -> None:
         """End our side, after what is kept."""
-        if not self._is_gone:
+        if not (self._is_gone or self._has_ended):
+            self._has_ended = True
             self.transport.unregisterProducer()
             self.transport.loseWriteConnection()
 
     def close(self, reactor: Any) -> Deferred[None]:
-        """Flush and close; abort after CLOSE_TIMEOUT_S."""
+        """Flush, end our side, read on to the peer's end, and close; leave a peer that is slow."""
         if self._is_gone:
             return succeed(None)
         closed: Deferred[None] = Deferred()
         self._close_waiters.append(closed)
-        self.transport.unregisterProducer()
-        self.transport.loseConnection()
-        timer = reactor.callLater(CLOSE_TIMEOUT_S, self.transport.abortConnection)
-
-        def stop_timer(result: None) -> None:
-            if timer.active():
-                timer.cancel()
-
-        return closed.addCallback(stop_timer)
+        if self._close_timer is None:
+            left = LINGER_S if self._is_flushed else CLOSE_TIMEOUT_S
+            self._close_timer = reactor.callLater(left, self.transport.abortConnection)
+            self.half_close()
+            self.adjust_reading()
+            if self._peer_has_ended:
+                self.transport.loseConnection()
+        return closed
 
     def readConnectionLost(self) -> None:
         """The peer has finished sending."""
-        self._talk.end()
+        self._peer_has_ended = True
+        self.talk.end()
         self.on_input()
+        if self._close_timer is not None:
+            self.transport.loseConnection()
 
     def writeConnectionLost(self) -> None:
         """Our side is flushed and closed."""
+        self._is_flushed = True
+        self.resumeProducing()
+        if self._close_timer is not None and self._close_timer.active():
+            self._close_timer.reset(LINGER_S)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Nothing comes or goes any more."""
         self._is_gone = True
-        self._talk.stop_sending("the connection is gone")
+        if self._close_timer is not None and self._close_timer.active():
+            self._close_timer.cancel()
+        self.talk.stop_sending("the connection is gone")
         if isinstance(reason.value, ConnectionDone):
-            self._talk.end()
+            self.talk.end()
         else:
             number = getattr(reason.value, "osError", None)
             number = getattr(number, "errno", number) or errno.ECONNRESET
-            self._talk.fail(not_received(self._talk.address, number))
+            self.talk.fail(not_received(self.talk.address, number))
         self.on_input()
         self.resumeProducing()
         waiting, self._close_waiters = self._close_waiters, []
@@ -168,7 +182,7 @@ class DatagramLink(DatagramProtocol, Link):
     transport: Any
 
     def __init__(self, talk: Conversation) -> None:
-        self._talk = talk
+        self.talk = talk
         self.dropped = 0  # datagrams that found the inbox full
 
     @classmethod
@@ -195,21 +209,23 @@ class DatagramLink(DatagramProtocol, Link):
                 port_.stopListening()
                 continue
             own, peer = port_.socket.getsockname(), port_.socket.getpeername()
-            link.five_tuple = FiveTuple(talk.address.scheme, *own[:2], *peer[:2])
+            link.five_tuple = FiveTuple(
+                talk.address.scheme, unmap(own[0]), own[1], unmap(peer[0]), peer[1]
+            )
             return link
         raise not_connected(talk.address, number)
 
     def datagramReceived(self, datagram: bytes, addr: Any) -> None:
         """Hand it on; drop it where nobody takes any."""
-        if not self._talk.wants_input:
+        if not self.talk.wants_input:
             self.dropped += 1
             return
-        self._talk.feed(datagram)
+        self.talk.feed(datagram)
         self.on_input()
 
     def connectionRefused(self) -> None:
         """The host has told that nobody is at that port."""
-        self._talk.met(not_connected(self._talk.address, errno.ECONNREFUSED))
+        self.talk.met(not_connected(self.talk.address, errno.ECONNREFUSED))
         self.on_input()
 
     def send(self, data: bytes) -> None:
@@ -217,9 +233,9 @@ class DatagramLink(DatagramProtocol, Link):
         try:
             self.transport.write(data)
         except MessageLengthError:
-            raise not_sent(self._talk.address, errno.EMSGSIZE) from None
+            raise not_sent(self.talk.address, errno.EMSGSIZE) from None
         except OSError as error:
-            raise not_sent(self._talk.address, error.errno or 0) from None
+            raise not_sent(self.talk.address, error.errno or 0) from None
 
     def close(self, reactor: Any) -> Deferred[None]:
         """Close the socket."""

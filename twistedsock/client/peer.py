@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable
 from typing import Any
 
-from twisted.internet import error as errors
-from twisted.internet.defer import CancelledError, Deferred, fail, succeed
-from twisted.internet.endpoints import HostnameEndpoint
-from twisted.internet.interfaces import IAddress
-from twisted.internet.protocol import Factory
+from twisted.internet.defer import Deferred, fail, succeed
 
 from twistedsock.addresses import Address, FiveTuple
 from twistedsock.client.conversation import Conversation, is_end
-from twistedsock.client.dialling import ATTEMPT_DELAY_S
-from twistedsock.client.failures import not_connected, not_resolved, too_late
-from twistedsock.client.links import DatagramLink, Link, StreamLink
-from twistedsock.client.resolving import resolve
-from twistedsock.errors import ClientError, PeerClosed
+from twistedsock.client.dialling import in_turns
+from twistedsock.client.failures import too_late
+from twistedsock.client.links import DatagramLink, Link
+from twistedsock.client.racing import Race
+from twistedsock.client.resolving import raiser, resolve
+from twistedsock.errors import ClientError
 from twistedsock.wire.framing import MAX_MESSAGE_BYTES
-
-SYSTEM_TIMEOUT_S = 130.0  # Linux gives up by itself after about 127 s: tcp_syn_retries in tcp(7)
 
 
 def connect(
@@ -48,77 +43,35 @@ def connect(
     Raises:
         AddressError: *address* is not of the grammar, or nothing that can be connected to.
         CannotResolve, Refused, Unreachable, TimedOut: There is no connection.
+        PeerClosed: It was reset at once.
         ValueError: No framing, or no codec, has that name.
     """
-    talk = Conversation(address, framing, codec, max_message)
-    open_ = _open_datagram if talk.address.kind == "datagram" else _open_stream
-    opening: Coroutine[Deferred[Any], Any, Link] = open_(reactor, talk, timeout_s)
-    return Deferred.fromCoroutine(_introduce(reactor, talk, opening, timeout_s))
+
+    def new_talk() -> Conversation:
+        return Conversation(address, framing, codec, max_message)
+
+    return Deferred.fromCoroutine(_open(reactor, new_talk(), new_talk, timeout_s))
 
 
-async def _introduce(
+async def _open(
     reactor: Any,
     talk: Conversation,
-    opening: Coroutine[Deferred[Any], Any, Link],
+    new_talk: Callable[[], Conversation],
     timeout_s: float | None,
 ) -> Peer:
-    return Peer(reactor, talk, await opening, timeout_s)
-
-
-class _Once(Factory):
-    """Makes one link's protocol."""
-
-    noisy = False
-
-    def __init__(self, talk: Conversation) -> None:
-        self._talk = talk
-
-    def buildProtocol(self, addr: IAddress | None) -> StreamLink:
-        """Return the link."""
-        return StreamLink(self._talk)
-
-
-async def _open_stream(reactor: Any, talk: Conversation, timeout_s: float | None) -> Link:
-    address = talk.address
-    limit = SYSTEM_TIMEOUT_S if timeout_s is None else timeout_s
-    endpoint = HostnameEndpoint(
-        reactor, address.host, address.port, limit, None, attemptDelay=ATTEMPT_DELAY_S
-    )
-    connecting: Deferred[Any] = endpoint.connect(_Once(talk))
-    is_late = False
-
-    def give_up() -> None:
-        nonlocal is_late
-        is_late = True
-        connecting.cancel()
-
-    timer = reactor.callLater(limit, give_up)
-    try:
-        link: StreamLink = await connecting
-    except errors.DNSLookupError:
-        raise not_resolved(address) from None
-    except (errors.ConnectingCancelledError, CancelledError):
-        if is_late:
-            raise too_late(address, "no connection", limit) from None
-        raise CancelledError from None
-    except errors.ConnectError as error:
-        raise _told_by_twisted(address, error, limit) from None
-    finally:
-        if timer.active():
-            timer.cancel()
-    return link
-
-
-def _told_by_twisted(address: Address, error: errors.ConnectError, limit: float) -> ClientError:
-    if isinstance(error, errors.TimeoutError) and not error.osError:
-        return too_late(address, "no connection", limit)
-    number = error.osError
-    return not_connected(address, number if isinstance(number, int) else 0)
-
-
-async def _open_datagram(reactor: Any, talk: Conversation, timeout_s: float | None) -> Link:
-    names = await resolve(reactor, talk.address, timeout_s)
-    return DatagramLink.open(reactor, talk, names)
+    started = reactor.seconds()
+    names = in_turns(await resolve(reactor, talk.address, timeout_s), lambda name: ":" in name[0])
+    link: Link
+    if talk.address.kind == "datagram":
+        link = DatagramLink.open(reactor, talk, names)
+    else:
+        done = Race(reactor, talk.address, names, new_talk).start()
+        if timeout_s is not None:
+            late = raiser(too_late(talk.address, "no connection", timeout_s))
+            left = started + timeout_s - reactor.seconds()
+            done.addTimeout(max(left, 0), reactor, onTimeoutCancel=late)
+        link = await done
+    return Peer(reactor, link, timeout_s)
 
 
 class Peer:
@@ -130,14 +83,12 @@ class Peer:
         timeout_s: How long ``receive`` waits where it is given no time of its own.
     """
 
-    def __init__(
-        self, reactor: Any, talk: Conversation, link: Link, timeout_s: float | None = None
-    ) -> None:
+    def __init__(self, reactor: Any, link: Link, timeout_s: float | None = None) -> None:
         self._reactor = reactor
-        self._talk = talk
+        self._talk = link.talk
         self._link = link
         self._waiters: deque[Deferred[Any]] = deque()
-        self.address = talk.address
+        self.address = link.talk.address
         self.timeout_s = timeout_s
         self.five_tuple: FiveTuple = link.five_tuple
         link.on_input = self._wake
@@ -169,11 +120,8 @@ class Peer:
         self._waiters.append(waiter)
         limit = self.timeout_s if timeout_s is None else timeout_s
         if limit is not None:
-
-            def late(*_: object) -> Any:
-                raise too_late(self.address, "nothing received", limit)
-
-            waiter.addTimeout(limit, self._reactor, onTimeoutCancel=late)
+            late = raiser(too_late(self.address, "nothing received", limit))
+            waiter.addTimeout(max(limit, 0), self._reactor, onTimeoutCancel=late)
         return waiter
 
     def _take(self) -> Deferred[Any]:
@@ -202,11 +150,10 @@ class Peer:
     def close(self) -> Deferred[None]:
         """Send what is unsent, then close; fires once the connection is gone.
 
-        A peer that does not read has five seconds. Who still waits for a message is told
-        PeerClosed.
+        A peer that does not read has five seconds, and one that does not end its side, too, has
+        one. Who still waits for a message is told PeerClosed.
         """
-        self._talk.stop_sending("the connection is closed")
-        self._talk.fail(PeerClosed(self.address, "the connection is closed", "EBADF"))
+        self._talk.close()
         self._wake()
         return self._link.close(self._reactor)
 

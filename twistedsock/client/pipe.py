@@ -5,17 +5,19 @@ One poll(2) loop, no reactor and no thread, so that a pipe and a terminal are se
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
 import time
 from collections import deque
 from contextlib import suppress
-from typing import IO, Any
+from typing import Any
 
 from twistedsock.client.conversation import Conversation, is_end
+from twistedsock.client.dialling import LONGEST_WAIT_S
 from twistedsock.client.failures import not_received, not_sent, too_late
-from twistedsock.errors import ClientError, CodecError, FrameError, TwistedsockError
+from twistedsock.errors import ClientError, CodecError, FrameError, PeerClosed, TwistedsockError
 from twistedsock.wire.codecs import find_codec
 
 READ_BYTES = 64 * 1024
@@ -28,6 +30,10 @@ class InputError(TwistedsockError):
     """A line of our own input is no message."""
 
 
+class OutputError(TwistedsockError):
+    """What the peer sent cannot be written where it should go."""
+
+
 class Pipe:
     """Joins *source* and *sink* to a connected peer.
 
@@ -38,7 +44,7 @@ class Pipe:
         sock: The connected socket; the pipe closes it.
         talk: Its conversation.
         source: The descriptor to read from, to its end.
-        sink: Where messages go.
+        sink: The descriptor to write messages to; it may be non-blocking, as the source.
         codec: The conversation's codec: a key of ``wire.codecs.CODECS``.
         in_lines: Whether lines are messages.
         timeout_s: How long the peer may leave us waiting, in seconds, while it takes nothing
@@ -53,7 +59,7 @@ class Pipe:
         sock: socket.socket,
         talk: Conversation,
         source: int,
-        sink: IO[bytes],
+        sink: int,
         *,
         codec: str = "bytes",
         in_lines: bool = False,
@@ -71,7 +77,8 @@ class Pipe:
         self._line = b""  # what has come of the next one
         self._line_number = 0
         self._source_open = True
-        self._fault: InputError | None = None
+        self._fault: InputError | PeerClosed | None = None
+        self._has_answered = False
         self.bytes_in = self.bytes_out = 0
 
     def run(self) -> None:
@@ -81,7 +88,8 @@ class Pipe:
             InputError: A line of the source is no message. What came before it was sent.
             ClientError: TimedOut, CannotSend, Refused, or PeerClosed where it reset.
             PeerProtocolError, CodecError: The peer sent what cannot be read.
-            BrokenPipeError: The sink is closed.
+            BrokenPipeError: Nobody reads the sink any more.
+            OutputError: The sink takes nothing for another reason.
         """
         self._sock.setblocking(False)
         with self._sock:
@@ -104,7 +112,7 @@ class Pipe:
         return moved_at + self._timeout_s - time.monotonic()
 
     def _give_up(self) -> None:
-        if self._is_datagram and self.bytes_in:
+        if self._is_datagram and self._has_answered:
             return
         what = "nothing taken" if self._unsent else "nothing received"
         raise too_late(self._talk.address, what, self._timeout_s or 0.0)
@@ -118,11 +126,11 @@ class Pipe:
         poll.register(self._sock, mask)
         if self._source_open and not self._unsent:
             poll.register(self._source, select.POLLIN)
-        ready = dict(poll.poll(None if left is None else left * 1000))
+        ready = dict(poll.poll(None if left is None else min(left, LONGEST_WAIT_S) * 1000))
         on_socket = ready.pop(self._sock.fileno(), 0)
         if on_socket & (select.POLLIN | _GONE):
             self._receive()
-        if on_socket & select.POLLOUT:
+        if on_socket & select.POLLOUT and not self._talk.is_over:
             self._send()
         if ready:
             self._read_source()
@@ -133,6 +141,8 @@ class Pipe:
     def _read_source(self) -> None:
         try:
             data = os.read(self._source, PIECE_BYTES)
+        except BlockingIOError:  # another process was faster
+            return
         except OSError:  # such as a standard input that was never opened
             data = b""
         try:
@@ -177,9 +187,20 @@ class Pipe:
         except BlockingIOError:
             return
         except OSError as error:
-            raise not_sent(self._talk.address, error.errno or 0) from None
+            self._cannot_send(error.errno or 0)
+            return
         if not self._source_open:
             self._end_our_side()
+
+    def _cannot_send(self, number: int) -> None:
+        if self._is_datagram or number not in (errno.ECONNRESET, errno.EPIPE):
+            raise not_sent(self._talk.address, number)
+        # What the peer said before is still to be read. EPIPE tells that it had finished first.
+        self._unsent.clear()
+        self._source_open = False
+        self._talk.stop_sending("the connection is gone")
+        if number == errno.ECONNRESET:
+            self._fault = PeerClosed(self._talk.address, os.strerror(number), "ECONNRESET")
 
     def _end_our_side(self) -> None:
         self._talk.stop_sending("the input has ended")
@@ -198,6 +219,7 @@ class Pipe:
             self._talk.met(not_received(self._talk.address, error.errno or 0))
             return
         self.bytes_in += len(data)
+        self._has_answered = True
         if data or self._is_datagram:
             self._talk.feed(data)
         else:
@@ -217,5 +239,14 @@ class Pipe:
 
     def _write(self, message: Any) -> None:
         data = self._codec.encode(message)
-        self._sink.write(data + b"\n" if self._in_lines else data)
-        self._sink.flush()
+        left = memoryview(data + b"\n" if self._in_lines else data)
+        while left:
+            try:
+                left = left[os.write(self._sink, left) :]
+            except BlockingIOError:  # a descriptor that another process made non-blocking
+                select.select([], [self._sink], [])
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                name = errno.errorcode.get(error.errno or 0, "")
+                raise OutputError(f"output: {error.strerror} ({name})") from None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IHostResolution, IResolutionReceiver
 from zope.interface import implementer
 
@@ -35,6 +36,15 @@ class _Receiver:
         self.done.callback(self._found)
 
 
+def raiser(error: Exception) -> Callable[..., Any]:
+    """Return what raises *error*: for ``Deferred.addTimeout``."""
+
+    def raise_it(*_: object) -> Any:
+        raise error
+
+    return raise_it
+
+
 def resolve(reactor: Any, address: Address, timeout_s: float | None) -> Deferred[list[NumericName]]:
     """Fire with the numeric hosts and ports of *address*, of IPv4 and IPv6, one at least.
 
@@ -44,17 +54,18 @@ def resolve(reactor: Any, address: Address, timeout_s: float | None) -> Deferred
     """
     if is_numeric(address.host):
         return succeed([(address.host, address.port)])
+    try:
+        address.host.encode("idna")  # which the resolver would fail at without telling us
+    except UnicodeError as error:
+        return fail(not_resolved(address, error))
     receiver = _Receiver()
     done = receiver.done
     reactor.nameResolver.resolveHostName(
         receiver, address.host, address.port, (IPv4Address, IPv6Address)
     )
     if timeout_s is not None:
-
-        def late(*_: object) -> Any:
-            raise too_late(address, "no address", timeout_s)
-
-        done.addTimeout(timeout_s, reactor, onTimeoutCancel=late)
+        late = raiser(too_late(address, "no address", timeout_s))
+        done.addTimeout(max(timeout_s, 0), reactor, onTimeoutCancel=late)
 
     def some(names: list[NumericName]) -> list[NumericName]:
         if not names:
