@@ -48,6 +48,19 @@ def test_a_server_that_breaks_the_framing_is_left() -> None:
     assert rig.wire.disconnecting
 
 
+def test_values_go_both_ways() -> None:
+    """Under a codec values are sent and called back; the first that is none ends it."""
+    rig = Rig("line", codec="json")
+    rig.client.send({"a": [1, None]})
+    assert rig.wire.value() == b'{"a":[1,null]}\n'
+    rig.client.dataReceived(b'"ok"\nnonsense\n2\n')
+    rig.client.dataReceived(b"3\n")
+    assert rig.told == ["connected", "ok"]
+    assert rig.wire.disconnecting
+    with pytest.raises(ValueError, match="codec must be one of"):
+        Rig(codec="xml")
+
+
 def test_a_message_that_does_not_fit_is_refused() -> None:
     """A line feed inside a line is an error of the caller; nothing is sent."""
     rig = Rig("line")

@@ -10,10 +10,11 @@ from twisted.internet.protocol import ClientFactory, Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twistedsock.errors import PeerProtocolError
+from twistedsock.errors import CodecError, PeerProtocolError
+from twistedsock.wire.codecs import find_codec
 from twistedsock.wire.framing import MAX_MESSAGE_BYTES, make_framer
 
-OnReply = Callable[["EchoReplyClient", bytes], object]
+OnReply = Callable[["EchoReplyClient", Any], object]
 
 
 class EchoReplyClient(Protocol):
@@ -25,14 +26,16 @@ class EchoReplyClient(Protocol):
     def __init__(self, factory: EchoReplyClientFactory) -> None:
         self.factory = factory
         self._framer = make_framer(factory.framing, factory.max_message)
+        self._codec = find_codec(factory.codec)
+        self._gave_up = False
 
-    def send(self, message: bytes) -> None:
-        """Send *message* in the factory's framing.
+    def send(self, message: Any) -> None:
+        """Send *message* in the factory's framing and codec.
 
         Raises:
-            FrameError: The framing cannot carry *message*.
+            CodecError, FrameError: *message* cannot be written.
         """
-        self.transport.write(self._framer.encode(message))
+        self.transport.write(self._framer.encode(self._codec.encode(message)))
 
     def close(self) -> None:
         """Send what is unsent, then close."""
@@ -45,14 +48,25 @@ class EchoReplyClient(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Call back for each message that *data* completes."""
+        if self._gave_up:
+            return  # the connection is being closed
         try:
             messages = self._framer.feed(data)
         except PeerProtocolError as error:
             messages = error.completed
-            self.factory.log.warn("the server broke the framing: {error}", error=str(error))
-            self.transport.loseConnection()
+            self._give_up(error)
         for message in messages:
-            self.factory.on_reply(self, message)
+            try:
+                reply = self._codec.decode(message)
+            except CodecError as error:
+                self._give_up(error)
+                return
+            self.factory.on_reply(self, reply)
+
+    def _give_up(self, error: Exception) -> None:
+        self._gave_up = True
+        self.factory.log.warn("the server broke the protocol: {error}", error=str(error))
+        self.transport.loseConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Tell the factory's owner."""
@@ -67,6 +81,7 @@ class EchoReplyClientFactory(ClientFactory):
         on_reply: Called with the client and each message that the server sends; the first one
             is its greeting.
         framing: How messages are cut: a key of ``wire.framing.FRAMINGS``; the server's.
+        codec: What messages say: a key of ``wire.codecs.CODECS``; the server's.
         on_connect: Called with the client once it is connected.
         on_close: Called with the client and the Failure once its connection is gone.
         on_fail: Called with the Failure where no connection came about (DNSLookupError,
@@ -74,7 +89,7 @@ class EchoReplyClientFactory(ClientFactory):
         max_message: The largest message, in bytes, that the server may send.
 
     Raises:
-        ValueError: No framing has that name.
+        ValueError: No framing, or no codec, has that name.
     """
 
     noisy = False
@@ -85,14 +100,17 @@ class EchoReplyClientFactory(ClientFactory):
         on_reply: OnReply,
         framing: str = "chunk",
         *,
+        codec: str = "bytes",
         on_connect: Callable[[EchoReplyClient], object] | None = None,
         on_close: Callable[[EchoReplyClient, Failure], object] | None = None,
         on_fail: Callable[[Failure], object] | None = None,
         max_message: int = MAX_MESSAGE_BYTES,
     ) -> None:
         make_framer(framing, max_message)  # a wrong name fails here, not once connected
+        find_codec(codec)
         self.on_reply = on_reply
         self.framing = framing
+        self.codec = codec
         self.on_connect = on_connect
         self.on_close = on_close
         self.on_fail = on_fail
