@@ -333,6 +333,16 @@ def test_a_line_that_is_no_message_is_65(
         assert done.out == b"1\n"
 
 
+def test_a_wrong_line_is_told_though_the_peer_is_silent() -> None:
+    """A peer that never answers and never ends does not keep the fault from being told."""
+    never = Deaf()
+    with Server(never) as server:
+        done = connect(server.address, "--framing", "line", "--codec", "json", text=b"1\n{\n")
+        never.may_read.set()
+    assert (done.code, done.out) == (65, b"")
+    assert "line 2 of the input" in done.err
+
+
 @pytest.mark.parametrize(
     ("options", "sent", "fault"),
     [

@@ -106,13 +106,16 @@ class Pipe:
 
     def _patience(self, moved_at: float) -> float | None:
         """Return for how many seconds more to wait; None where there is no limit."""
+        limit = self._timeout_s
+        if limit is None and self._fault is not None:
+            limit = SILENCE_S  # for the answers to what came before
         waits = self._unsent or not self._source_open
-        if self._timeout_s is None or not waits:
+        if limit is None or not waits:
             return None
-        return moved_at + self._timeout_s - time.monotonic()
+        return moved_at + limit - time.monotonic()
 
     def _give_up(self) -> None:
-        if self._is_datagram and self._has_answered:
+        if self._fault is not None or (self._is_datagram and self._has_answered):
             return
         what = "nothing taken" if self._unsent else "nothing received"
         raise too_late(self._talk.address, what, self._timeout_s or 0.0)
