@@ -36,8 +36,9 @@ class Server:
                 return
             sock.settimeout(DEADLINE_S)
             self.accepted.append(sock)
-            self._threads.append(threading.Thread(target=self._one, args=(sock,)))
-            self._threads[-1].start()
+            thread = threading.Thread(target=self._one, args=(sock,))
+            thread.start()
+            self._threads.append(thread)  # started: ``served`` may join it
 
     def _one(self, sock: socket.socket) -> None:
         with sock, suppress(OSError):  # the client is gone
