@@ -95,7 +95,7 @@ def test_a_taken_port_is_69_and_leaves_nothing(tmp_path: Path) -> None:
         assert done.returncode == 69
         assert done.stderr == (
             f"twistd sockservice: cannot listen on tcp:127.0.0.1:{port}: Address already in use"
-            " (EADDRINUSE); another process has it\n"
+            " (EADDRINUSE); another listener has it\n"
         )
         assert not (tmp_path / "twistd.pid").exists()
         socket.create_server(("127.0.0.1", other)).close()

@@ -93,7 +93,7 @@ def test_a_bind_error_names_its_address() -> None:
 @pytest.mark.parametrize(
     ("number", "text", "is_permission"),
     [
-        (errno.EADDRINUSE, "(EADDRINUSE); another process has it", False),
+        (errno.EADDRINUSE, "(EADDRINUSE); another listener has it", False),
         (
             errno.EADDRNOTAVAIL,
             "(EADDRNOTAVAIL); no interface of this machine has that address",

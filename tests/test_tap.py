@@ -17,7 +17,7 @@ from twistedsock.host import registry
 from twistedsock.host.daemon import Daemon
 from twistedsock.host.plan import ServicePlan
 from twistedsock.service import Session, SocketService
-from twistedsock.tap import Options, make_server_plans, makeService
+from twistedsock.tap import Options, make_server_plans, makeService, read_options
 
 TWISTD = str(Path(sys.executable).with_name("twistd"))
 
@@ -175,6 +175,18 @@ def test_flags_make_a_service_called_main() -> None:
     """--service and --framing are keys of services.main."""
     plan = main("-s", "discard", "-f", "line")
     assert (plan.service_class.__name__, plan.framing) == ("Discard", "line")
+
+
+def test_set_alone_makes_its_own_service_alone() -> None:
+    """A service made by --set opens nothing beside what it lists."""
+    options = Options()
+    options.parseOptions(
+        ["--set", "services.s.service=echo", "--set", 'services.s.listen=["tcp:9"]']
+    )
+    assert list(read_options(options).table["services"]) == ["s"]
+    options = Options()
+    options.parseOptions(["--set", "services.main.framing=line"])
+    assert "listen" in read_options(options).table["services"]["main"]
 
 
 def test_set_reaches_what_no_flag_does() -> None:

@@ -128,7 +128,7 @@ class BindError(TwistedsockError):
 
 
 _BIND_HINTS = {
-    errno.EADDRINUSE: "another process has it",
+    errno.EADDRINUSE: "another listener has it",
     errno.EADDRNOTAVAIL: "no interface of this machine has that address",
     errno.EACCES: "ports below 1024 need CAP_NET_BIND_SERVICE or root",
 }

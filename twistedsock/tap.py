@@ -120,10 +120,11 @@ def read_options(options: Options) -> RawConfig:
     """Return the files and flags of *options* as one raw table."""
     raw = read_files(options["config"])
     flags = ("port", "host", "service", "framing", "codec")
+    named = {each.split(".")[1] for each in options["set"] if each.startswith("services.")}
     if (
         options["listen"]
         or any(options[flag] is not None for flag in flags)
-        or not options["config"]
+        or not (options["config"] or named - {MAIN})
     ):
         _merge_main(raw, options)
     for assignment in options["set"]:

@@ -359,6 +359,7 @@ def test_what_cannot_be_read_is_76(options: str, sent: bytes, fault: str) -> Non
         done = connect(*options.split(), server.address)
     assert done.code == 76
     assert done.out.strip(b"'\"\n") == b"ok"
+    assert f"{server.address}: " in done.err
     assert fault in done.err
     assert len(done.err.splitlines()) == 1
 

@@ -473,3 +473,33 @@ def test_a_plugin_that_cannot_be_imported_is_an_error_where_it_is_configured() -
         f"1.toml: services.a.service: plug-in 'nowhere' of ? ({__name__}:Nowhere) cannot be"
         f" imported: AttributeError: module '{__name__}' has no attribute 'Nowhere'"
     ]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "overlap"),
+    [
+        ("tcp:127.0.0.1:9", "tcp:*:9", True),
+        ("udp:*:9", "udp:[::1]:9", True),
+        ("tcp:0.0.0.0:9", "tcp:127.0.0.1:9", True),
+        ("tcp:[::]:9", "tcp:[::1]:9", True),
+        ("tcp:[::]:9", "tcp:*:9", True),
+        ("tcp:[::]:9", "tcp:0.0.0.0:9", False),
+        ("tcp:[::]:9", "tcp:127.0.0.1:9", False),
+        ("tcp:*:9", "udp:*:9", False),
+        ("tcp:*:9", "tcp:*:8", False),
+        ("tcp:*:0", "tcp:127.0.0.1:0", False),
+    ],
+)
+def test_a_wildcard_takes_the_port_of_every_address(first, second, overlap):
+    table = {"services": {"a": {"service": "echo", "listen": [first, second]}}}
+    raw = RawConfig()
+    raw.merge(table, "file")
+    if not overlap:
+        make_plans(raw)
+        return
+    with pytest.raises(ConfigError, match=r"services\.a\.listen\[0\] has .* already"):
+        make_plans(raw)
+    table["services"]["a"]["socket"] = {"SO_REUSEPORT": True}
+    raw = RawConfig()
+    raw.merge(table, "file")
+    make_plans(raw)

@@ -64,9 +64,9 @@ def test_the_built_in_services_come_through_the_same_door() -> None:
 
 def test_an_installed_plugin_is_found(install: Install) -> None:
     """A class that a distribution names as an entry point is a service."""
-    install("acme-shout", {"shout": "acme_shout:Shout"}, "2.1", acme_shout=SHOUT)
-    assert find_plugins()["shout"].origin == "acme-shout 2.1"
-    assert load_plugin("shout").__name__ == "Shout"
+    install("acme-bawl", {"bawl": "acme_shout:Shout"}, "2.1", acme_shout=SHOUT)
+    assert find_plugins()["bawl"].origin == "acme-bawl 2.1"
+    assert load_plugin("bawl").__name__ == "Shout"
 
 
 def test_finding_imports_no_plugin(install: Install) -> None:
@@ -93,17 +93,17 @@ def test_a_name_like_none_gets_them_all(install: Install) -> None:
 
 def test_a_clash_names_both_distributions(install: Install) -> None:
     """A name that two distributions offer is nobody's, and the error names both."""
-    install("acme", {"shout": "acme_shout:Shout"}, "1.0", acme_shout=SHOUT)
-    install("bolt", {"shout": "bolt_shout:Shout"}, "2.0", bolt_shout=SHOUT)
-    assert fault("shout") == "'shout' is offered by bolt 2.0 and acme 1.0; uninstall one of them"
+    install("acme", {"bawl": "acme_shout:Shout"}, "1.0", acme_shout=SHOUT)
+    install("bolt", {"bawl": "bolt_shout:Shout"}, "2.0", bolt_shout=SHOUT)
+    assert fault("bawl") == "'bawl' is offered by bolt 2.0 and acme 1.0; uninstall one of them"
 
 
 def test_a_clash_of_copies_is_one_too(install: Install) -> None:
     """Two distributions that offer a name by the same module are told as well."""
-    install("acme", {"shout": "acme_shout:Shout"}, "1.0", acme_shout=SHOUT)
-    install("acme-fork", {"shout": "acme_shout:Shout"}, "1.1", acme_shout=SHOUT)
-    assert fault("shout") == (
-        "'shout' is offered by acme-fork 1.1 and acme 1.0; uninstall one of them"
+    install("acme", {"bawl": "acme_shout:Shout"}, "1.0", acme_shout=SHOUT)
+    install("acme-fork", {"bawl": "acme_shout:Shout"}, "1.1", acme_shout=SHOUT)
+    assert fault("bawl") == (
+        "'bawl' is offered by acme-fork 1.1 and acme 1.0; uninstall one of them"
     )
 
 
@@ -117,17 +117,17 @@ def test_a_clash_with_a_built_in_hides_neither(install: Install) -> None:
 
 def test_a_clash_leaves_the_other_names_alone(install: Install) -> None:
     """What else the two distributions offer is still to be had."""
-    install("acme", {"shout": "acme_shout:Shout", "cry": "acme_shout:Shout"}, acme_shout=SHOUT)
-    install("bolt", {"shout": "bolt_shout:Shout"}, bolt_shout=SHOUT)
+    install("acme", {"bawl": "acme_shout:Shout", "cry": "acme_shout:Shout"}, acme_shout=SHOUT)
+    install("bolt", {"bawl": "bolt_shout:Shout"}, bolt_shout=SHOUT)
     assert load_plugin("cry").__name__ == "Shout"
 
 
 def test_a_distribution_seen_twice_is_no_clash(install: Install) -> None:
     """Of one distribution twice on the path, the first counts."""
-    install("acme", {"shout": "acme_shout:Shout"}, "1.0", acme_shout=SHOUT)
-    install("acme", {"shout": "acme_shout:Shout"}, "2.0", acme_shout=SHOUT)
-    assert find_plugins()["shout"].origin == "acme 2.0"
-    assert load_plugin("shout").__name__ == "Shout"
+    install("acme", {"bawl": "acme_shout:Shout"}, "1.0", acme_shout=SHOUT)
+    install("acme", {"bawl": "acme_shout:Shout"}, "2.0", acme_shout=SHOUT)
+    assert find_plugins()["bawl"].origin == "acme 2.0"
+    assert load_plugin("bawl").__name__ == "Shout"
 
 
 # -- a plug-in that is broken --

@@ -244,7 +244,7 @@ def test_a_taken_port_says_so() -> None:
     """EADDRINUSE is told with the address."""
     with open_listener(parse_address("tcp:127.0.0.1:0")) as first:
         text = f"tcp:127.0.0.1:{first.getsockname()[1]}"
-        with pytest.raises(BindError, match="another process has it") as caught:
+        with pytest.raises(BindError, match="another listener has it") as caught:
             open_listener(parse_address(text))
         assert caught.value.address == text
         assert caught.value.errno == errno.EADDRINUSE

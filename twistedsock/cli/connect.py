@@ -122,7 +122,9 @@ def command(
     except BrokenPipeError:  # whoever read our output has had enough
         code = 0
     except tuple(EXITS) as error:
-        click.echo(f"twistedsock connect: {error}", err=True)
+        by_peer = isinstance(error, PeerProtocolError | CodecError)  # they name no address
+        where = f"{talk.address}: " if by_peer else ""
+        click.echo(f"twistedsock connect: {where}{error}", err=True)
         code = EXITS[type(error)]
     context.exit(code)
 

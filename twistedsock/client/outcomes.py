@@ -59,7 +59,7 @@ def value_of(outcome: Outcome, address: Address, codec: Codec) -> Any:
         CodecError: *codec* cannot read it.
     """
     if outcome.kind == "timed_out":
-        raise too_late(address, "no answer", round(outcome.waited_s, 3))
+        raise too_late(address, "no answer", float(f"{outcome.waited_s:.3g}"))
     if outcome.kind == "refused":
         raise Refused(address, "the service could not answer the request")
     return codec.decode(outcome.payload)

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import pydantic
 
 from twistedsock import sockopts
-from twistedsock.addresses import Address
+from twistedsock.addresses import WILDCARD, Address, is_numeric
 from twistedsock.errors import ConfigError, PluginError, Problem
 from twistedsock.host import registry
 from twistedsock.host.loader import RawConfig, format_path
@@ -24,6 +24,8 @@ from twistedsock.service import SocketService
 from twistedsock.wire.codecs import CODECS
 
 SERVED_SCHEMES = ("tcp", "udp")
+# With these the kernel may let two sockets overlap; it alone knows.
+SHARING_OPTIONS = frozenset({"SO_REUSEADDR", "SO_REUSEPORT", "SO_BINDTODEVICE"})
 Path = tuple[str | int, ...]
 _T = TypeVar("_T")
 _Model = TypeVar("_Model", bound=pydantic.BaseModel)
@@ -178,8 +180,9 @@ class _Checker:
             own = sockopts.check_options(listen.socket, [listen.address])
             for name, fault in own.items():
                 self.problem((*here, "socket", name), fault)
-            self._check_address(listen.address, service_class, here)
             options = {**shared, **listen.socket}
+            self._check_address(listen.address, service_class, here)
+            self._check_overlap(listen.address, options, here)
             if not sockopts.check_options(options, []):
                 planned = sockopts.plan_options(options, listen.address)
                 plans.append(ListenerPlan(listen.address, listen.backlog, planned))
@@ -218,6 +221,23 @@ class _Checker:
         taken = self._addresses.setdefault(address, format_path(here))
         if address.port and taken != format_path(here):
             self.problem(here, f"{address}: {taken} has it already")
+
+    def _check_overlap(self, address: Address, options: Mapping[str, Any], here: Path) -> None:
+        if SHARING_OPTIONS & options.keys():
+            return
+        for other, where in self._addresses.items():
+            if _covers(address, other) or _covers(other, address):
+                self.problem(here, f"{address}: {where} has {other} already")
+                return
+
+
+def _covers(wide: Address, other: Address) -> bool:
+    """Return whether a socket on *wide* takes *other*, too: a wildcard has all of its family."""
+    if wide == other or not wide.port or (wide.scheme, wide.port) != (other.scheme, other.port):
+        return False
+    if wide.host == "0.0.0.0":
+        return is_numeric(other.host) and ":" not in other.host
+    return wide.host == WILDCARD or (wide.host == "::" and ":" in other.host)
 
 
 def _as(kind: type[_T], value: object) -> _T:

@@ -309,7 +309,7 @@ class ServedSession(LiveSession):
         """Return when to look again whether the session is idle; None where it may be for ever.
 
         Nothing is done for each message: whether bytes have moved is looked at eight times in
-        an idle time-out, so that it strikes at most an eighth late.
+        an idle time-out. With the wheel's tick it strikes at most a quarter late.
         """
         timeout = self._carrier.limits.idle_timeout
         if timeout is None:

@@ -76,8 +76,9 @@ class Ledger:
         return len(self._throttle) > 0
 
     def _log_note(self, word: str, peer: str, suppressed: int) -> None:
+        whom = " {peer}" if peer else ""  # a sum is nobody's
         self.log.warn(
-            "{service}: {event} {peer} ({total} in all, {suppressed} not logged)",
+            "{service}: {event}" + whom + " ({total} in all, {suppressed} not logged)",
             event=word,
             service=self._service.name,
             peer=peer,

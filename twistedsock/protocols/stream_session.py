@@ -251,8 +251,9 @@ class StreamSession(ServedSession):
             self._stop_delivery(CloseReason.PROTOCOL_ERROR)
 
     def _tell(self, error: Exception, data: bytes = b"") -> None:
+        read = "; read {data}" if data else ""  # of a message or an end there is nothing to show
         self._carrier.log.debug(
-            "{service}: {peer} broke the protocol: {error}; read {data}",
+            "{service}: {peer} broke the protocol: {error}" + read,
             service=self._carrier.service.name,
             peer=self.peer,
             error=str(error),
