@@ -16,14 +16,13 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import DatagramProtocol
 
 from twistedsock.addresses import Address, FiveTuple
-from twistedsock.client.dialling import dial
+from twistedsock.client.dialling import dial_first, five_tuple_of
 from twistedsock.client.exchanges import Exchanges, Outcome
 from twistedsock.client.failures import not_connected, not_sent
 from twistedsock.client.outcomes import (
     DROPPED,
     closed,
     datagram_address,
-    five_tuple_of,
     payload_of,
     value_of,
 )
@@ -68,21 +67,10 @@ def connect_datagram(
     exchanges = Exchanges(parameters or TransmissionParameters(), random or SystemRandom())
 
     def opened(names: list[NumericName]) -> DatagramClient:
-        sock = _dial_first(found, names)
+        sock = dial_first(found, names)
         return DatagramClient(reactor, found, sock, exchanges, codec=codec, timeout_s=timeout_s)
 
     return resolve(reactor, found, timeout_s).addCallback(opened)
-
-
-def _dial_first(address: Address, names: list[NumericName]) -> socket.socket:
-    """Return a socket connected to the first of *names* that there is a way to."""
-    met: ClientError = not_connected(address, errno.ENETUNREACH)
-    for host, port in names:
-        try:
-            return dial(Address("udp", host, port), None)  # numeric: nothing is waited for
-        except ClientError as error:
-            met = type(error)(address, error.text, error.code)
-    raise met
 
 
 class DatagramClient(DatagramProtocol):
@@ -115,10 +103,8 @@ class DatagramClient(DatagramProtocol):
         self._timer: IDelayedCall | None = None
         self._is_turning = self._turns_again = False
         self._is_closed = False
-        own, peer = sock.getsockname(), sock.getpeername()
-        self.five_tuple: FiveTuple = five_tuple_of(own, peer)
+        self.five_tuple: FiveTuple = five_tuple_of(address, sock)
         self._port = DatagramPort.adopt(sock, self, reactor)
-        self._port._connectedAddr = peer  # so that Twisted's port knows, as by its connect()
         self._port.startListening()
 
     def request(self, message: Any, timeout_s: float | None = None) -> Deferred[Any]:

@@ -16,14 +16,13 @@ from random import Random, SystemRandom
 from typing import Any
 
 from twistedsock.addresses import Address
-from twistedsock.client.dialling import dial
+from twistedsock.client.dialling import dial, five_tuple_of
 from twistedsock.client.exchanges import Exchanges, Outcome
 from twistedsock.client.failures import not_received, not_sent
 from twistedsock.client.outcomes import (
     DROPPED,
     closed,
     datagram_address,
-    five_tuple_of,
     payload_of,
     value_of,
 )
@@ -96,7 +95,7 @@ class BlockingDatagramClient:
         self._ended: dict[int, Outcome | ClientError] = {}
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
-        self.five_tuple = five_tuple_of(sock.getsockname(), sock.getpeername())
+        self.five_tuple = five_tuple_of(address, sock)
 
     def request(self, message: Any, timeout_s: float | None = None) -> Any:
         """Send *message*, again until it is answered; return the answer.

@@ -71,6 +71,21 @@ def in_turns(candidates: Sequence[_T], family_of: Callable[[_T], object]) -> lis
     return turns
 
 
+def dial_first(address: Address, names: Sequence[tuple[str, int]]) -> socket.socket:
+    """Return a datagram socket connected to the first of *names* that there is a way to.
+
+    Raises:
+        Unreachable: There is none to any of them.
+    """
+    met: ClientError = not_connected(address, errno.ENETUNREACH)
+    for host, port in names:
+        try:
+            return dial(Address("udp", host, port), None)  # numeric: nothing is waited for
+        except ClientError as error:
+            met = type(error)(address, error.text, error.code)
+    raise met
+
+
 def five_tuple_of(address: Address, sock: socket.socket) -> FiveTuple:
     """Return who talks to whom on *sock*; close it where the peer is gone already.
 

@@ -13,11 +13,12 @@ from twisted.internet.protocol import DatagramProtocol, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from twistedsock.addresses import FiveTuple, unmap
+from twistedsock.addresses import FiveTuple
 from twistedsock.client.conversation import Conversation
+from twistedsock.client.dialling import dial_first, five_tuple_of
 from twistedsock.client.failures import not_connected, not_received, not_sent
 from twistedsock.client.resolving import NumericName
-from twistedsock.protocols.twisted_names import five_tuple_of
+from twistedsock.protocols import twisted_names
 from twistedsock.transports.datagram import DatagramPort
 
 CLOSE_TIMEOUT_S = 5.0  # for what is unsent when a connection is closed
@@ -74,7 +75,7 @@ class StreamLink(Protocol, Link):
 
     def connectionMade(self) -> None:
         """Learn who is talking to whom."""
-        self.five_tuple = five_tuple_of(self.transport)
+        self.five_tuple = twisted_names.five_tuple_of(self.transport)
         self.transport.registerProducer(self, True)
 
     def dataReceived(self, data: bytes) -> None:
@@ -192,28 +193,11 @@ class DatagramLink(DatagramProtocol, Link):
         Raises:
             Unreachable: There is none to any of them.
         """
-        number = errno.ENETUNREACH
-        for host, port in names:
-            link = cls(talk)
-            local = "::" if ":" in host else "0.0.0.0"
-            port_ = DatagramPort(0, link, local, MAX_DATAGRAM_BYTES, reactor)
-            try:
-                port_.startListening()
-            except OSError as error:
-                number = error.errno or number
-                continue
-            try:
-                port_.connect(host, port)
-            except OSError as error:
-                number = error.errno or number
-                port_.stopListening()
-                continue
-            own, peer = port_.socket.getsockname(), port_.socket.getpeername()
-            link.five_tuple = FiveTuple(
-                talk.address.scheme, unmap(own[0]), own[1], unmap(peer[0]), peer[1]
-            )
-            return link
-        raise not_connected(talk.address, number)
+        link = cls(talk)
+        sock = dial_first(talk.address, names)
+        link.five_tuple = five_tuple_of(talk.address, sock)
+        DatagramPort.adopt(sock, link, reactor).startListening()
+        return link
 
     def datagramReceived(self, datagram: bytes, addr: Any) -> None:
         """Hand it on; drop it where nobody takes any."""

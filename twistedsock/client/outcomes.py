@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 from typing import Any, Final
 
-from twistedsock.addresses import Address, FiveTuple, parse_address, unmap
+from twistedsock.addresses import Address, parse_address
 from twistedsock.client.exchanges import Outcome
 from twistedsock.client.failures import too_late
 from twistedsock.errors import AddressError, FrameError, PeerClosed, Refused
@@ -29,11 +29,6 @@ def datagram_address(address: str | Address) -> Address:
     if found.scheme != "udp" or found.host == "*" or not found.port:
         raise AddressError(f"{found}: a datagram server is one host and port over udp")
     return found
-
-
-def five_tuple_of(own: tuple[Any, ...], peer: tuple[Any, ...]) -> FiveTuple:
-    """Return the five-tuple of a connected datagram socket, of its two names."""
-    return FiveTuple("udp", unmap(own[0]), own[1], unmap(peer[0]), peer[1])
 
 
 def payload_of(message: Any, codec: Codec) -> bytes:

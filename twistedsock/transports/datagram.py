@@ -10,6 +10,7 @@ import errno
 import ipaddress
 import socket
 import struct
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -64,7 +65,7 @@ class DatagramPort(Listener, udp.Port):
 
     @classmethod
     def adopt(cls, sock: socket.socket, protocol: Any, reactor: Any) -> DatagramPort:
-        """Return a port on *sock*, which is bound and non-blocking.
+        """Return a port on *sock*, which is bound and non-blocking, and may be connected.
 
         The port owns the socket from here on. Call ``startListening`` to read.
         """
@@ -72,6 +73,8 @@ class DatagramPort(Listener, udp.Port):
         port = cls(None, protocol, host, MAX_DATAGRAM_BYTES, reactor)
         port._preexistingSocket = sock  # type: ignore[assignment]  # Twisted declares None
         port._quiet = True
+        with suppress(OSError):  # most are not connected
+            port._connectedAddr = sock.getpeername()
         # Only a wildcard socket hears datagrams to several addresses, or to none of ours.
         port._tells_destination = host in ("::", "0.0.0.0") and hasattr(sock, "recvmsg")
         return port
