@@ -74,6 +74,7 @@ def test_the_wheel_holds_the_package_and_its_types(names: list[str]) -> None:
     assert {name for name in names if name.startswith("twistedsock/")} == {
         *wanted,
         "twistedsock/py.typed",
+        "twistedsock/sockopts/catalogue.tsv",
     }
     tops = {name.partition("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"twisted", "twistedsock"}

@@ -94,7 +94,17 @@ class UnitError(TwistedsockError, ValueError):
 
 
 class OptionError(TwistedsockError):
-    """A socket option is unknown, does not fit its socket, or the kernel refused it."""
+    """A socket option is unknown, does not fit its socket, or the kernel refused it.
+
+    Attributes:
+        option: Its name as it was written; empty where the text does not begin with it.
+        errno: The kernel's error number; None where it was not asked.
+    """
+
+    def __init__(self, text: str, option: str = "", number: int | None = None) -> None:
+        self.option = option
+        self.errno = number
+        super().__init__(text)
 
 
 class BindError(TwistedsockError):

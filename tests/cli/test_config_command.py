@@ -83,6 +83,7 @@ framing = "line"
 codec = "bytes"
 udp_source_ports = "guarded"
 socket = {}
+refused_options = "strict"
 
 [[services.hello.listen]]
 address = "tcp:127.0.0.1:8888"
@@ -233,5 +234,5 @@ def test_nothing_else_is_told(tmp_path: Path) -> None:
     table: dict[str, Any] = tomllib.loads(printed(written(tmp_path, LIMITS)))["services"]["main"]
     assert set(table) == {
         *("service", "listen", "framing", "codec", "udp_source_ports"),
-        *("settings", "limits", "access", "socket"),
+        *("settings", "limits", "access", "socket", "refused_options"),
     }

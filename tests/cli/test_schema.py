@@ -144,6 +144,9 @@ RIGHT: list[dict[str, Any]] = [
     {"limits": {"max_message": "65536", "write_high_water": "64 KiB"}},
     {"access": {"allow": ["10.0.0.0/8", "::1", "fe80::1%eth0"], "deny": ["1.2.3.4"]}},
     {"socket": {"TCP_KEEPIDLE": "60s", "SO_RCVBUF": "256KiB", "SO_LINGER": False}},
+    {"socket": {"x": {"level": "IPPROTO_TCP", "number": 4, "value": 9, "phase": "bound"}}},
+    {"socket": {"KeepAliveTimeSec": 60, "IP_TOS": "EF", "IP_MTU_DISCOVER": "do"}},
+    {"socket": {"TCP_LINGER2": "none"}, "refused_options": "warn"},
     {"socket": {"TCP_CONGESTION": "cubic", "TCP_USER_TIMEOUT": "30s", "SO_LINGER": "1s"}},
 ]
 WRONG: list[dict[str, Any]] = [
@@ -162,6 +165,9 @@ WRONG: list[dict[str, Any]] = [
     {"framing": "lines"},
     {"codec": "xml"},
     {"udp_source_ports": "all"},
+    {"refused_options": "lenient"},
+    {"socket": {"x": {"level": 6, "number": 1}}},
+    {"socket": {"IP_TOS": "XX"}},
     {"settings": {"prefx": "x"}},
     {"settings": {"prefix": 3}},
     {"settings": 3},

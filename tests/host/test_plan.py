@@ -17,7 +17,6 @@ from twistedsock.host.loader import RawConfig, set_key
 from twistedsock.host.plan import ServicePlan, make_plans
 from twistedsock.service import ServiceSettings, Session, SocketService
 from twistedsock.services.echo_reply import EchoReply
-from twistedsock.sockopts import CATALOGUE, SocketPlan
 
 
 def raw(*texts: str) -> RawConfig:
@@ -73,13 +72,15 @@ def test_the_design_s_example_is_planned_as_it_is_written() -> None:
     tcp, udp = plan.listeners
     assert (tcp.address, tcp.backlog) == (Address("tcp", "127.0.0.1", 8888), 1024)
     assert (udp.address, udp.backlog) == (Address("udp", "127.0.0.1", 8888), 7)
-    buffer = SocketPlan(CATALOGUE["SO_RCVBUF"], 65536)
-    assert tcp.options == (
-        SocketPlan(CATALOGUE["SO_KEEPALIVE"], 1),
-        SocketPlan(CATALOGUE["TCP_KEEPIDLE"], 60),
-        buffer,
-    )
-    assert udp.options == (buffer,)
+    assert [(setting.name, setting.value) for setting in tcp.options.settings] == [
+        ("SO_KEEPALIVE", 1),
+        ("TCP_KEEPIDLE", 60),
+        ("SO_RCVBUF", 65536),
+    ]
+    assert [(setting.name, setting.value) for setting in udp.options.settings] == [
+        ("SO_RCVBUF", 65536)
+    ]
+    assert tcp.options.refusal == "strict"
 
 
 def test_services_are_planned_in_the_order_of_the_file() -> None:
@@ -101,10 +102,8 @@ def test_a_listener_s_own_option_counts_over_the_service_s() -> None:
         socket = { SO_RCVBUF = 8192 }
         """
     )
-    assert [[option.value for option in listener.options] for listener in plan.listeners] == [
-        [4096],
-        [8192],
-    ]
+    values = [[each.value for each in listener.options.settings] for listener in plan.listeners]
+    assert values == [[4096], [8192]]
 
 
 def test_an_option_of_one_ip_version_goes_where_it_fits() -> None:
@@ -117,7 +116,7 @@ def test_an_option_of_one_ip_version_goes_where_it_fits() -> None:
         socket = { IPV6_UNICAST_HOPS = 3 }
         """
     )
-    assert [len(listener.options) for listener in plan.listeners] == [0, 1, 1]
+    assert [len(listener.options.settings) for listener in plan.listeners] == [0, 1, 1]
 
 
 def test_one_port_can_be_asked_for_by_two_protocols_and_zero_by_all() -> None:
@@ -288,16 +287,16 @@ def test_an_address_taken_twice_names_who_has_it() -> None:
 @pytest.mark.parametrize(
     ("options", "key", "message"),
     [
-        ("TCP_NODELAY = true", "TCP_NODELAY", "fits only tcp, and no listener here is one"),
+        ("TCP_NODELAY = true", "TCP_NODELAY", "fits only tcp, mptcp, and no listener here is one"),
         (
             "IPV6_UNICAST_HOPS = 3",
             "IPV6_UNICAST_HOPS",
-            "fits only tcp, udp over IPv6, and no listener here is one",
+            "fits only tcp, udp, udplite, raw, ping and sctp over IPv6, and no listener here is one",
         ),
-        ('IP_TTL = "x"', "IP_TTL", "must be a whole number, got 'x'"),
+        ('IP_TTL = "x"', "IP_TTL", "must be a whole number from -1 to 255, got 'x'"),
         ("ip_ttl = 3", "ip_ttl", "no socket option has this name; did you mean IP_TTL?"),
         ("zzzzzz = 3", "zzzzzz", "no socket option has this name"),
-        ("SO_MARK = 3000000000", "SO_MARK", "must be within 32 bits, got 3000000000"),
+        ("SO_MARK = -1", "SO_MARK", "must be a whole number from 0 to 4294967295, got -1"),
     ],
 )
 @pytest.mark.parametrize("on_listener", [False, True])

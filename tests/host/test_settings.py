@@ -121,12 +121,13 @@ WRONG: list[tuple[tuple[str | int, ...], object, str]] = [
         "60s",
         "no socket option has this name; did you mean TCP_KEEPIDLE?",
     ),
+    (("refused_options",), "lenient", "must be 'strict', 'warn' or 'ignore', got 'lenient'"),
     (("framng",), "line", "unknown key; did you mean 'framing'?"),
     (
         ("zzz",),
         1,
         "unknown key; known here: service, listen, framing, codec, udp_source_ports, settings,"
-        " limits, access, socket",
+        " limits, access, socket, refused_options",
     ),
 ]
 

@@ -25,7 +25,7 @@ from twistedsock.wire.codecs import CODECS
 
 SERVED_SCHEMES = ("tcp", "udp")
 # With these the kernel may let two sockets overlap; it alone knows.
-SHARING_OPTIONS = frozenset({"SO_REUSEADDR", "SO_REUSEPORT", "SO_BINDTODEVICE"})
+SHARING_OPTIONS = frozenset({"SO_REUSEADDR", "SO_REUSEPORT", "SO_BINDTODEVICE", "SO_BINDTOIFINDEX"})
 Path = tuple[str | int, ...]
 _T = TypeVar("_T")
 _Model = TypeVar("_Model", bound=pydantic.BaseModel)
@@ -37,7 +37,7 @@ class ListenerPlan:
 
     address: Address
     backlog: int
-    options: tuple[sockopts.SocketPlan, ...]
+    options: sockopts.SocketPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,10 +168,10 @@ class _Checker:
         shared = _as(dict, value.get("socket"))
         # Whether an option fits can be told only where every address is known.
         known = [listen.address for listen in listens if listen is not None]
-        for name, fault in sockopts.check_options(
-            shared, known if len(known) == len(listens) else []
-        ).items():
+        faults = sockopts.check_options(shared, known if len(known) == len(listens) else [])
+        for name, fault in faults.items():
             self.problem((*path, "socket", name), fault)
+        refusal = value.get("refused_options", sockopts.REFUSALS[0])
         plans = []
         for position, listen in enumerate(listens):
             if listen is None:
@@ -180,11 +180,12 @@ class _Checker:
             own = sockopts.check_options(listen.socket, [listen.address])
             for name, fault in own.items():
                 self.problem((*here, "socket", name), fault)
-            options = {**shared, **listen.socket}
             self._check_address(listen.address, service_class, here)
-            self._check_overlap(listen.address, options, here)
-            if not sockopts.check_options(options, []):
-                planned = sockopts.plan_options(options, listen.address)
+            self._check_overlap(listen.address, {*shared, *listen.socket}, here)
+            if not (faults or own):
+                planned = sockopts.plan_options(
+                    shared, listen.address, listen.socket, refusal=refusal
+                )
                 plans.append(ListenerPlan(listen.address, listen.backlog, planned))
         return tuple(plans)
 
@@ -222,8 +223,9 @@ class _Checker:
         if address.port and taken != format_path(here):
             self.problem(here, f"{address}: {taken} has it already")
 
-    def _check_overlap(self, address: Address, options: Mapping[str, Any], here: Path) -> None:
-        if SHARING_OPTIONS & options.keys():
+    def _check_overlap(self, address: Address, options: set[str], here: Path) -> None:
+        meant = {option.name for name in options for option in sockopts.SPELLINGS.get(name, ())}
+        if SHARING_OPTIONS & meant:
             return
         for other, where in self._addresses.items():
             if _covers(address, other) or _covers(other, address):

@@ -14,20 +14,11 @@ from twistedsock.host.registry import Plugin
 from twistedsock.host.settings import DEFAULT_CODEC, Config, LimitsConfig
 from twistedsock.host.values import DURATION_SCHEMA, SIZE_SCHEMA
 from twistedsock.service import SocketService
-from twistedsock.sockopts import CATALOGUE
+from twistedsock.sockopts import SPELLINGS, Option
+from twistedsock.sockopts.catalogue import LEVELS, PHASES
+from twistedsock.sockopts.kinds import describe
 from twistedsock.sockopts.values import MAX_INT
 from twistedsock.wire.codecs import CODECS
-
-# How a socket option's value is written, by ``Option.value``.
-_OPTION_VALUES: dict[str, Schema] = {
-    "bool": {"type": "boolean"},
-    "int": {"type": "integer", "minimum": -MAX_INT, "maximum": MAX_INT},
-    "size": SIZE_SCHEMA,
-    "seconds": DURATION_SCHEMA,
-    "milliseconds": DURATION_SCHEMA,
-    "text": {"type": "string", "minLength": 1, "maxLength": 15},
-    "linger": {"anyOf": [{"const": False}, DURATION_SCHEMA]},
-}
 
 
 def config_schema(plugins: Iterable[Plugin]) -> tuple[Schema, list[str]]:
@@ -104,14 +95,61 @@ def _case(name: str, service: type[SocketService], settings: Schema) -> Schema:
 
 def _socket_schema() -> Schema:
     """Return the schema of a table of socket options."""
-    options = {}
-    for name, option in CATALOGUE.items():
-        version = f" over IPv{option.family}" if option.family else ""
-        fits = f"For {' and '.join(sorted(option.fits))}{version}."
-        options[name] = {"description": fits, **_OPTION_VALUES[option.value]}
+    options: dict[str, Schema] = {}
+    for spelling, meant in SPELLINGS.items():
+        settable = [option for option in meant if option.is_writable]
+        if settable and "@" not in spelling:
+            names = " and ".join(option.name for option in settable)
+            alias = "" if spelling == settable[0].name else f"{names}: "
+            fits = describe(frozenset().union(*(option.fits for option in settable)))
+            told = f"{alias}{settable[0].meaning}. For {fits}."
+            options[spelling] = {"description": told, **_value_schema(settable[0], spelling)}
+    raw = {
+        "description": "An option that has no name here.",
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["level", "number", "value"],
+        "properties": {
+            "level": {"anyOf": [{"enum": list(LEVELS)}, {"type": "integer", "minimum": 0}]},
+            "number": {"type": "integer", "minimum": 0, "maximum": MAX_INT},
+            "value": {"type": ["integer", "boolean", "string"]},
+            "phase": {"enum": list(PHASES)},
+        },
+    }
     return {
         "description": "Socket options by the kernel's own names.",
         "type": "object",
-        "additionalProperties": False,
+        "additionalProperties": raw,
         "properties": options,
     }
+
+
+def _value_schema(option: Option, spelling: str) -> Schema:
+    """Return the schema of the value of *option*; ``check`` judges what it leaves open."""
+    form = option.form
+    schema: Schema = {}
+    if form.kind in ("bool", "none"):
+        schema = {"type": "boolean"}
+    elif form.kind in _DURATIONS:
+        schema = DURATION_SCHEMA
+        if form.low is not None and form.low < 0:
+            schema = {"anyOf": [{"const": "none"}, schema]}
+        if spelling.endswith("Sec"):
+            schema = {"anyOf": [{"type": "integer", "minimum": 0}, schema]}
+    elif form.kind == "size":
+        schema = SIZE_SCHEMA
+    elif form.kind == "linger":
+        schema = {"anyOf": [{"const": False}, DURATION_SCHEMA]}
+    elif form.kind in ("text", "interface"):
+        schema = {"type": "string"}
+    elif form.kind in ("int", "uint", "fd"):
+        schema = {"type": "integer", "minimum": form.low, "maximum": form.high}
+    elif form.kind in ("enum", "dscp"):
+        schema = {"anyOf": [{"enum": list(form.choices)}, {"type": "integer"}]}
+    elif form.kind == "flags":
+        names = {"type": "array", "items": {"enum": list(form.choices)}}
+        schema = {"anyOf": [names, {"type": "string"}, {"type": "integer"}]}
+    return schema
+
+
+_DURATIONS = ("seconds", "milliseconds", "microseconds", "timeval", "timeval64")

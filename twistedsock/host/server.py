@@ -6,6 +6,7 @@ Binding is separate from serving: ``privilegedStartService`` opens every socket 
 
 from __future__ import annotations
 
+import errno
 import resource
 import socket
 from collections.abc import Iterable
@@ -17,14 +18,16 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredList, succe
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from twistedsock import sockopts
 from twistedsock.addresses import Address
-from twistedsock.errors import PluginError
-from twistedsock.host.plan import ServicePlan
+from twistedsock.errors import BindError, PluginError
+from twistedsock.host.plan import ListenerPlan, ServicePlan
 from twistedsock.protocols.awaiting import as_deferred
 from twistedsock.protocols.carrier import Carrier
 from twistedsock.protocols.datagram import ServiceDatagramProtocol
 from twistedsock.protocols.stream import ServiceFactory
-from twistedsock.transports.binding import bound_address, open_listener, resolve
+from twistedsock.sockopts import Report, SocketPlan
+from twistedsock.transports.binding import Refused, bound_address, open_listener, resolve
 from twistedsock.transports.datagram import DatagramPort
 from twistedsock.transports.stream import StreamPort
 
@@ -38,6 +41,8 @@ class _Listener:
 
     address: Address
     socket: socket.socket
+    options: SocketPlan
+    report: Report
     port: Any = None
 
 
@@ -75,10 +80,20 @@ class HostedService(Service):
         Raises:
             BindError: One could not be opened; the caller calls ``discard``.
         """
+        for plan in self.plan.listeners:
+            for address in resolve(plan.address):
+                refused: Refused = {}
+                sock = open_listener(address, plan.options, plan.backlog, refused)
+                report = report_of(sock, plan, refused)
+                bound = bound_address(address, sock)
+                self._listeners.append(_Listener(bound, sock, plan.options, report))
+
+    def check_rights(self, held: frozenset[str] | None) -> None:
+        """Raise BindError where an option needs a capability that is not among *held*."""
         for listener in self.plan.listeners:
-            for address in resolve(listener.address):
-                sock = open_listener(address, listener.options, listener.backlog)
-                self._listeners.append(_Listener(bound_address(address, sock), sock))
+            if listener.options.refusal == "strict":
+                for name, fault in sockopts.lacking(listener.options, held).items():
+                    raise BindError(listener.address, f"{name} {fault}", errno.EPERM)
 
     def discard(self) -> None:
         """Close what ``open`` opened and nothing serves yet."""
@@ -117,7 +132,9 @@ class HostedService(Service):
             if listener.address.kind == "stream":
                 if factory is None:
                     factory = ServiceFactory(self.carrier, framing=self.plan.framing)
-                port: Any = StreamPort.adopt(listener.socket, factory, self.reactor)
+                port: Any = StreamPort.adopt(
+                    listener.socket, factory, self.reactor, listener.options
+                )
                 self.carrier.gates.append(port)
             else:
                 protocol = ServiceDatagramProtocol(
@@ -131,6 +148,24 @@ class HostedService(Service):
                 event="listening",
                 service=self.name,
                 address=str(listener.address),
+            )
+            self._tell_options(listener)
+
+    def _tell_options(self, listener: _Listener) -> None:
+        """Log the options that are not as they were requested."""
+        for outcome in listener.report.differing:
+            if outcome.code and listener.options.refusal == "ignore":
+                continue
+            log = self.log.warn if outcome.code else self.log.info
+            log(
+                "{service}: {outcome} on {address}",
+                event="option_refused" if outcome.code else "option_differs",
+                service=self.name,
+                address=str(listener.address),
+                option=outcome.name,
+                requested=outcome.requested,
+                effective=outcome.effective,
+                outcome=str(outcome),
             )
 
     # -- stopping --
@@ -275,7 +310,10 @@ class Server(MultiService):
             hosted = HostedService(plan, self.reactor)
             self.hosted.append(hosted)
             hosted.setServiceParent(self)
+        held = sockopts.held()
         try:
+            for hosted in self.hosted:
+                hosted.check_rights(held)
             for hosted in self.hosted:
                 hosted.open()
         except BaseException:
@@ -320,6 +358,13 @@ class Server(MultiService):
         """Cut the draining short: every session is aborted now."""
         for hosted in self.hosted:
             hosted.hurry()
+
+
+def report_of(sock: socket.socket, plan: ListenerPlan, refused: Refused) -> Report:
+    """Return what became of the options and the backlog of *plan* on its listening *sock*."""
+    report = sockopts.read_back(sock, plan.options, refused)
+    backlog = sockopts.backlog_outcome(sock, plan.backlog)
+    return report if backlog is None else Report((*report, backlog))
 
 
 def raise_descriptor_limit() -> None:

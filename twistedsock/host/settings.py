@@ -27,6 +27,7 @@ from twistedsock.host.values import (
     Size,
 )
 from twistedsock.policy.limits import Limits
+from twistedsock.sockopts import Refusal
 from twistedsock.transports.binding import DEFAULT_BACKLOG
 from twistedsock.units import format_size
 from twistedsock.wire.framing import MAX_MESSAGE_BYTES
@@ -172,6 +173,11 @@ class ServiceConfig(_Table):
 
     socket: dict[str, Any] = Field(default_factory=dict)
     """Socket options by the kernel's own names, for each listener that they fit."""
+
+    refused_options: Refusal = "strict"
+    """What follows when the kernel refuses one of them: the daemon does not start, or it serves
+    without that option, with a warning or without. A connection that an option of its own is
+    refused for is closed, or served likewise."""
 
 
 class Config(_Table):

@@ -1,83 +1,336 @@
-"""Values of socket options: from what an operator writes to what setsockopt(2) takes."""
+"""How values are written, handed to setsockopt(2) and read back: a form for each kind of value.
+
+A form is named as in the catalogue, a kind and perhaps a parameter: ``seconds 1..32767``. Here
+are those of one number, text or time.
+"""
 
 from __future__ import annotations
 
+import re
 import struct
+import sys
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
 
-from twistedsock.errors import OptionError
-from twistedsock.sockopts.catalogue import Option
-from twistedsock.units import parse_duration, parse_size
+from twistedsock.units import format_duration, parse_duration, parse_size
 
-MAX_INT = 2**31 - 1  # options are C ints
+MAX_INT, MIN_INT = 2**31 - 1, -(2**31)  # most options are C ints
+MAX_UINT, MAX_UINT64 = 2**32 - 1, 2**64 - 1
+MAX_BYTES = 4096  # of one value; no option but a filter takes as many
+
+HEX = "hex:"
+
+Raw = int | bytes  # the third argument of socket.setsockopt
 
 
-def encode_value(option: Option, value: object) -> int | bytes:
-    """Return *value* as the third argument of ``socket.setsockopt`` for *option*.
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How the values of an option are written.
 
-    Raises:
-        OptionError: The value is not of the option's type; the message says what is.
+    Attributes:
+        kind: Such as ``seconds``.
+        wanted: What is right, to follow "must be".
+        encode: From what was written to what the kernel takes; raises ValueError.
+        decode: From what the kernel tells to what one would write.
+        size: Bytes to read; 0 where the value is a C int.
+        low, high: Least and greatest number, in the kernel's unit, where there are such.
+        choices: The names of values.
+        takes_numbers: Whether a text of digits stands for a number.
+        is_secret: Whether the value may not be shown.
     """
-    try:
-        return _ENCODERS[option.value](value)
-    except ValueError as error:
-        raise OptionError(str(error)) from None
+
+    kind: str
+    wanted: str
+    encode: Callable[[object], Raw]
+    decode: Callable[[Raw], object]
+    size: int = 0
+    low: int | None = None
+    high: int | None = None
+    choices: tuple[str, ...] = ()
+    takes_numbers: bool = False
+    is_secret: bool = False
 
 
-def _bool(value: object) -> int:
-    if not isinstance(value, bool):
-        raise ValueError(f"must be true or false, got {value!r}")
-    return int(value)
+TRUE_WORDS, FALSE_WORDS = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 
-def _int(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"must be a whole number, got {value!r}")
-    if not -MAX_INT <= value <= MAX_INT:
-        raise ValueError(f"must be within 32 bits, got {value}")
-    return value
+def read_text(form: Form, text: str) -> object:
+    """Return what *text*, of a command line or an endpoint string, says in *form*."""
+    word = text.strip().lower()
+    if form.kind == "bool" and word in TRUE_WORDS + FALSE_WORDS:
+        return word in TRUE_WORDS
+    if form.kind == "none" and word in TRUE_WORDS:
+        return True
+    if form.kind == "linger" and word in FALSE_WORDS:
+        return False
+    if form.takes_numbers and re.fullmatch(r"[+-]?(0x[0-9a-f]{1,16}|[0-9]{1,20})", word):
+        return int(word, 16 if "x" in word else 10)
+    return text
 
 
-def _size(value: object) -> int:
-    return _int(parse_size(value))
+def wrong(form: str, value: object) -> ValueError:
+    """Return the error for a *value* that is not what *form* wants."""
+    return ValueError(f"must be {form}, got {value!r}")
 
 
-def _seconds(value: object) -> int:
-    seconds = parse_duration(value)
-    if seconds != int(seconds):
-        raise ValueError(f"must be a whole number of seconds, got {value!r}")
-    return int(seconds)
+def as_int(raw: Raw) -> int:
+    """Return *raw* as a C int."""
+    if isinstance(raw, int):
+        return raw
+    return int.from_bytes(raw[:4].ljust(4, b"\0"), sys.byteorder, signed=True)
 
 
-def _milliseconds(value: object) -> int:
-    exact = parse_duration(value) * 1000
-    # Rounding would make 400us a 0, which means the system's default. The tolerance is float's.
-    if abs(exact - round(exact)) > 1e-5:
-        raise ValueError(f"must be a whole number of milliseconds, got {value!r}")
-    return _int(round(exact))
+def octets(value: object) -> bytes:
+    """Return the bytes of *value*: bytes, or a text such as ``hex:0a0b``."""
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, str) and value.startswith(HEX):
+        try:
+            return bytes.fromhex(value[len(HEX) :])
+        except ValueError:
+            pass
+    raise wrong('bytes, as in "hex:0a0b"', value)
 
 
-def _text(value: object) -> bytes:
-    if not isinstance(value, str) or not 0 < len(value.encode()) < 16 or "\0" in value:
-        raise ValueError(f"must be a text of 1 to 15 bytes, got {value!r}")
-    return value.encode() + b"\0"
+def show_octets(raw: Raw) -> str:
+    """Return *raw* as one would write it."""
+    return HEX + (raw if isinstance(raw, bytes) else struct.pack("i", raw)).hex()
 
 
-def _linger(value: object) -> bytes:
-    """Encode ``struct linger { int l_onoff; int l_linger; }`` (socket(7))."""
-    if value is False:
-        return struct.pack("ii", 0, 0)
-    if not isinstance(value, str):
-        raise ValueError(f'must be false or a duration such as "5s", got {value!r}')
-    return struct.pack("ii", 1, _seconds(value))
+# -- numbers --
 
 
-_ENCODERS: dict[str, Callable[[object], int | bytes]] = {
+def _bounds(parameter: str, low: int, high: int) -> tuple[int, int, int | None]:
+    """Return least, greatest and one more value of a parameter such as ``1..255 or -1``."""
+    range_, _, extra = parameter.partition(" or ")
+    if range_:
+        written = range_.split("..")
+        low, high = int(written[0]), int(written[1])
+    return low, high, int(extra) if extra else None
+
+
+def _int(parameter: str) -> Form:
+    low, high, extra = _bounds(parameter, MIN_INT, MAX_INT)
+    wanted = f"a whole number from {low} to {high}" if parameter else "a whole number"
+    if extra is not None:
+        wanted += f", or {extra}"
+
+    def encode(value: object) -> int:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise wrong(wanted, value)
+        if value != extra and not low <= value <= high:
+            raise ValueError(
+                f"must be {wanted}, got {value}"
+                if parameter
+                else f"must be within 32 bits, got {value}"
+            )
+        return value
+
+    low_shown = low if extra is None else min(low, extra)
+    return Form("int", wanted, encode, as_int, low=low_shown, high=high, takes_numbers=True)
+
+
+def _uint(parameter: str) -> Form:
+    low, high, _ = _bounds(parameter, 0, MAX_UINT)
+    wanted = f"a whole number from {low} to {high}"
+
+    def encode(value: object) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise wrong(wanted, value)
+        return value if value <= MAX_INT else value - 2**32  # setsockopt takes a C int
+
+    return Form(
+        "uint",
+        wanted,
+        encode,
+        lambda raw: as_int(raw) & MAX_UINT,
+        low=low,
+        high=high,
+        takes_numbers=True,
+    )
+
+
+def _uint64(parameter: str) -> Form:
+    low, high, _ = _bounds(parameter, 0, MAX_UINT64)
+    wanted = f"a whole number from {low} to {high}"
+
+    def encode(value: object) -> bytes:
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise wrong(wanted, value)
+        return struct.pack("=Q", value)
+
+    return Form("uint64", wanted, encode, _decode_uint64, 8, low=low, high=high, takes_numbers=True)
+
+
+def _decode_uint64(raw: Raw) -> int:
+    return raw if isinstance(raw, int) else int.from_bytes(raw[:8], sys.byteorder)
+
+
+def _size(parameter: str) -> Form:
+    low, high, _ = _bounds(parameter, 0, MAX_INT)
+    wanted = 'a size such as 65536, "64KiB" or "1MB"'
+
+    def encode(value: object) -> int:
+        size = parse_size(value)
+        if not low <= size <= high:
+            raise ValueError(f"must be {low} to {high} bytes, got {value!r}")
+        return size
+
+    return Form("size", wanted, encode, as_int, low=low, high=high, takes_numbers=True)
+
+
+def _size64(_: str) -> Form:
+    wanted = 'a size such as 65536, "64KiB" or "1MB", or "none"'
+
+    def encode(value: object) -> bytes:
+        return struct.pack("=Q", MAX_UINT64 if value == "none" else parse_size(value))
+
+    def decode(raw: Raw) -> object:
+        size = _decode_uint64(raw)
+        return "none" if size == MAX_UINT64 else size
+
+    return Form("size64", wanted, encode, decode, 8, low=0, takes_numbers=True)
+
+
+def _duration(kind: str, a_second: int) -> Callable[[str], Form]:
+    """Return the builder of a duration that the kernel counts so many to a second."""
+
+    def build(parameter: str) -> Form:
+        low, high, _ = _bounds(parameter, 0, MAX_INT)
+        least, most = max(low, 0), high
+        wanted = 'a duration such as "500ms", "30s" or "5m"'
+        if low < 0:  # the kernel's way to say never
+            wanted += ', or "none"'
+
+        def encode(value: object) -> int:
+            if low < 0 and value == "none":
+                return -1
+            exact = parse_duration(value) * a_second
+            # Rounding would make 400us a 0, which means the default. The tolerance is float's.
+            if abs(exact - round(exact)) > 1e-5:
+                raise wrong(f"a whole number of {kind}", value)
+            if not least <= round(exact) <= most:
+                shortest, longest = (
+                    format_duration(least / a_second),
+                    format_duration(most / a_second),
+                )
+                raise wrong(f"{shortest} to {longest}", value)
+            return round(exact)
+
+        def decode(raw: Raw) -> object:
+            count = as_int(raw) if low < 0 else as_int(raw) & MAX_UINT
+            return "none" if count < 0 else format_duration(count / a_second)
+
+        return Form(kind, wanted, encode, decode, low=low, high=high)
+
+    return build
+
+
+def _bool(_: str) -> Form:
+    def encode(value: object) -> int:
+        if not isinstance(value, bool):
+            raise wrong("true or false", value)
+        return int(value)
+
+    return Form("bool", "true or false", encode, lambda raw: bool(as_int(raw)), low=0, high=1)
+
+
+def _none(_: str) -> Form:
+    def encode(value: object) -> int:
+        if value is not True:
+            raise wrong("true: it has no value of its own", value)
+        return 0
+
+    return Form("none", "true", encode, lambda raw: True)
+
+
+# -- texts and times --
+
+
+def _text(parameter: str) -> Form:
+    most = int(parameter)
+
+    def encode(value: object) -> bytes:
+        if not isinstance(value, str) or not 0 < len(value.encode()) <= most or "\0" in value:
+            raise wrong(f"a text of 1 to {most} bytes", value)
+        return value.encode() + b"\0"
+
+    return Form("text", f"a text of 1 to {most} bytes", encode, decode_text, most + 1, high=most)
+
+
+def _interface(_: str) -> Form:
+    def encode(value: object) -> bytes:
+        # netdevice(7): IFNAMSIZ is 16 bytes with its final zero. The empty name unbinds.
+        if not isinstance(value, str) or not re.fullmatch(r"[^\s/:\0]{0,15}", value):
+            raise wrong("a text of 0 to 15 bytes, the name of an interface", value)
+        return value.encode() + b"\0"
+
+    wanted = 'the name of an interface such as "eth0"'
+    return Form("interface", wanted, encode, decode_text, 16)
+
+
+def decode_text(raw: Raw) -> str:
+    """Return the text before the first zero byte."""
+    assert isinstance(raw, bytes)
+    return raw.partition(b"\0")[0].decode("utf-8", "backslashreplace")
+
+
+def _timeval(kind: str, layout: str) -> Callable[[str], Form]:
+    """Return the builder of ``struct timeval`` (socket(7)): seconds and microseconds."""
+    shape = struct.Struct(layout)
+    wanted = 'a duration such as "500ms", or "0s" for no limit'
+
+    def build(_: str) -> Form:
+        def encode(value: object) -> bytes:
+            microseconds = round(parse_duration(value) * 1_000_000)
+            return shape.pack(*divmod(microseconds, 1_000_000))
+
+        def decode(raw: Raw) -> object:
+            assert isinstance(raw, bytes)
+            seconds, microseconds = shape.unpack(raw.ljust(shape.size, b"\0"))
+            return format_duration(seconds + microseconds / 1_000_000)
+
+        return Form(kind, wanted, encode, decode, shape.size)
+
+    return build
+
+
+def _linger(_: str) -> Form:
+    """``struct linger { int l_onoff; int l_linger; }`` (socket(7))."""
+    wanted = 'false or a duration such as "5s"'
+    seconds = _duration("seconds", 1)("")
+
+    def encode(value: object) -> bytes:
+        if value is False:
+            return struct.pack("ii", 0, 0)
+        if not isinstance(value, str):
+            raise wrong(wanted, value)
+        return struct.pack("ii", 1, seconds.encode(value))
+
+    def decode(raw: Raw) -> object:
+        assert isinstance(raw, bytes)
+        is_on, linger_s = struct.unpack("ii", raw.ljust(8, b"\0"))
+        return format_duration(linger_s) if is_on else False
+
+    return Form("linger", wanted, encode, decode, 8)
+
+
+SCALARS: Final[dict[str, Callable[[str], Form]]] = {
     "bool": _bool,
+    "none": _none,
     "int": _int,
+    "fd": _int,
+    "uint": _uint,
+    "uint64": _uint64,
     "size": _size,
-    "seconds": _seconds,
-    "milliseconds": _milliseconds,
+    "size64": _size64,
+    "seconds": _duration("seconds", 1),
+    "milliseconds": _duration("milliseconds", 1000),
+    "microseconds": _duration("microseconds", 1_000_000),
     "text": _text,
+    "interface": _interface,
+    "timeval": _timeval("timeval", "@ll"),
+    "timeval64": _timeval("timeval64", "@qq"),
     "linger": _linger,
 }

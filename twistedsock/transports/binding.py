@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -15,6 +14,7 @@ from twistedsock import sockopts
 from twistedsock.addresses import WILDCARD, Address, is_numeric, unmap
 from twistedsock.errors import BindError, OptionError
 
+Refused = dict[sockopts.Setting, OSError]  # what the kernel refused, and how
 DEFAULT_BACKLOG = 1024  # connections that may wait; the kernel clamps it at net.core.somaxconn
 
 
@@ -42,8 +42,9 @@ def resolve(address: Address) -> list[Address]:
 
 def open_listener(
     address: Address,
-    options: Sequence[sockopts.SocketPlan] = (),
+    options: sockopts.SocketPlan = sockopts.NO_OPTIONS,
     backlog: int = DEFAULT_BACKLOG,
+    refused: Refused | None = None,
 ) -> socket.socket:
     """Return a non-blocking socket bound to *address*, and listening if it is a stream's.
 
@@ -51,22 +52,25 @@ def open_listener(
 
     Args:
         address: A tcp or udp address with a numeric host or ``*``.
-        options: Set before bind, in this order.
+        options: Each is set in its own phase; those of accepted connections by whoever accepts.
         backlog: Connections that may wait to be accepted.
+        refused: Takes what the kernel refused, where the plan is not strict.
 
     Raises:
         BindError: The socket could not be opened, bound or listened on, or an option was
             refused. Nothing is left open.
     """
+    refused = {} if refused is None else refused
     if address.host == WILDCARD:
         try:
-            return _open(address, socket.AF_INET6, "::", options, backlog)
+            return _open(address, socket.AF_INET6, "::", options, backlog, refused)
         except BindError as error:
             if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
                 raise
-            return _open(address, socket.AF_INET, "0.0.0.0", options, backlog)
+            refused.clear()
+            return _open(address, socket.AF_INET, "0.0.0.0", options, backlog, refused)
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    return _open(address, family, address.host, options, backlog)
+    return _open(address, family, address.host, options, backlog, refused)
 
 
 _TYPES = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
@@ -76,8 +80,9 @@ def _open(
     address: Address,
     family: socket.AddressFamily,
     host: str,
-    options: Sequence[sockopts.SocketPlan],
+    options: sockopts.SocketPlan,
     backlog: int,
+    refused: Refused,
 ) -> socket.socket:
     try:
         sock = socket.socket(family, _TYPES[address.scheme])
@@ -92,16 +97,17 @@ def _open(
         if family == socket.AF_INET6:
             v6only = 0 if address.host == WILDCARD else 1
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, v6only)
-        sockopts.apply(sock, options)
+        sockopts.set_phase(sock, options, "socket", refused)
+        sockopts.set_phase(sock, options, "prebind", refused)
         # getaddrinfo turns a scope such as fe80::1%eth0 into its number.
         sock.bind(socket.getaddrinfo(host, address.port, family, sock.type)[0][4])
+        sockopts.set_phase(sock, options, "bound", refused)
         if address.kind == "stream":
             sock.listen(backlog)
+            sockopts.set_phase(sock, options, "listening", refused)
     except OptionError as error:
         sock.close()
-        cause = error.__cause__
-        number = cause.errno if isinstance(cause, OSError) else None
-        raise BindError(address, str(error), number) from error
+        raise BindError(address, str(error), error.errno) from error
     except OSError as error:
         sock.close()
         raise BindError.from_os_error(address, error) from error

@@ -17,7 +17,9 @@ from twisted.internet.interfaces import IAddress, IDelayedCall, IProtocolFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from twistedsock.errors import OptionError
 from twistedsock.policy.throttle import LogThrottle
+from twistedsock.sockopts import NO_OPTIONS, Setting, SocketPlan, refusal_of, set_phase
 from twistedsock.transports.connection import StreamServer, inet_address
 from twistedsock.transports.hotloop import Listener
 
@@ -34,6 +36,7 @@ class StreamPort(Listener, tcp.Port):
     _accepts = 1  # how often to try in a turn
     _local: IAddress | None = None  # where every connection has the listener's own address
     _quiet = False  # whether the owner says who listens, rather than this
+    _connection_options = NO_OPTIONS
 
     def __init__(
         self,
@@ -52,16 +55,38 @@ class StreamPort(Listener, tcp.Port):
         self._retry: IDelayedCall | None = None
 
     @classmethod
-    def adopt(cls, sock: socket.socket, factory: IProtocolFactory, reactor: Any) -> StreamPort:
+    def adopt(
+        cls,
+        sock: socket.socket,
+        factory: IProtocolFactory,
+        reactor: Any,
+        options: SocketPlan = NO_OPTIONS,
+        *,
+        quiet: bool = True,
+    ) -> StreamPort:
         """Return a port on *sock*, which is bound, listening and non-blocking.
 
-        The port owns the socket from here on. Call ``startListening`` to accept. Where the
-        process has no descriptor left, newcomers wait, instead of being closed as Twisted does.
+        The port owns the socket from here on. Call ``startListening`` to accept.
+
+        Args:
+            sock: Has its own options already.
+            factory: Makes the protocol of each connection.
+            reactor: Runs it.
+            options: Of these, what is for connections is set on each.
+            quiet: Whether the owner says who listens, and wants newcomers to wait where no
+                descriptor is left; else both are as Twisted has them.
         """
         port = cls(None, factory, 0, sock.getsockname()[0], reactor)
         port._preexistingSocket = sock
-        port._closes_waiting, port._quiet = False, True
+        port._closes_waiting, port._quiet = not quiet, quiet
+        port.set_connection_options(options)
         return port
+
+    def set_connection_options(self, options: SocketPlan) -> None:
+        """Set what *options* have for connections on each; where there are none, at no price."""
+        if options.at("connected"):
+            self._connection_options = options
+            self._welcome = self._welcome_with_options  # type: ignore[method-assign]
 
     def startListening(self) -> None:
         """Begin to accept."""
@@ -167,6 +192,31 @@ class StreamPort(Listener, tcp.Port):
             self._log.failure("a newcomer could not be served")
             # Not sock.close(): the reactor and the protocol would never learn of the end.
             connection.abortConnection()
+
+    def _welcome_with_options(self, sock: socket.socket, peer: tuple[Any, ...]) -> None:
+        options = self._connection_options
+        refused: dict[Setting, OSError] = {}
+        try:
+            set_phase(sock, options, "connected", refused)
+        except OptionError as fault:
+            self._log_refusal(f"{fault}; the connection is closed")
+            sock.close()
+            return
+        if refused and options.refusal == "warn":
+            for setting, error in refused.items():
+                self._log_refusal(str(refusal_of(setting.option, setting.name, error)))
+        StreamPort._welcome(self, sock, peer)
+
+    def _log_refusal(self, fault: str) -> None:
+        suppressed = self._throttle.admit("option", self.reactor.seconds())
+        if suppressed is not None:
+            self._log.warn(
+                "a connection to port {port}: {fault} ({suppressed} not logged)",
+                event="option_refused",
+                port=self._realPortNumber,
+                fault=fault,
+                suppressed=suppressed,
+            )
 
     def _close_waiting(self) -> None:
         """Close who waits, by a descriptor kept for this: what Twisted does when none is left."""
