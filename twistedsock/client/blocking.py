@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import Any
@@ -13,7 +13,9 @@ from twistedsock.addresses import Address
 from twistedsock.client.conversation import Conversation, is_end
 from twistedsock.client.dialling import LONGEST_WAIT_S, dial, five_tuple_of
 from twistedsock.client.failures import not_received, not_sent, too_late
+from twistedsock.client.options import check, finish
 from twistedsock.errors import ClientError
+from twistedsock.sockopts import NOTHING_SET, Report
 from twistedsock.wire.framing import MAX_MESSAGE_BYTES
 
 MAX_READS_AT_CLOSE = 100  # of a peer that sends without end
@@ -27,6 +29,7 @@ def connect_blocking(
     codec: str = "bytes",
     timeout_s: float | None = None,
     max_message: int = MAX_MESSAGE_BYTES,
+    options: Mapping[str, object] | None = None,
 ) -> BlockingPeer:
     """Connect to *address* and return the peer; close it, or use it in a ``with``.
 
@@ -38,15 +41,21 @@ def connect_blocking(
         timeout_s: How long to wait, in seconds: for the connection, and later for each message
             to come or to go. None waits without end.
         max_message: The largest message, in bytes, that the peer may send.
+        options: Socket options by name, such as ``{"TCP_USER_TIMEOUT": "10s"}``, set before the
+            socket is connected.
 
     Raises:
         AddressError: *address* is not of the grammar, or nothing that can be connected to.
         CannotResolve, Refused, Unreachable, TimedOut: There is no connection.
         PeerClosed: It was reset at once.
         ValueError: No framing, or no codec, has that name.
+        OptionError: An option is wrong, or the kernel refused it.
     """
     talk = Conversation(address, framing, codec, max_message)
-    return BlockingPeer(dial(talk.address, timeout_s), talk, timeout_s)
+    checked = check(talk.address, options)
+    sock = dial(talk.address, timeout_s, checked)
+    report = finish(sock, checked)
+    return BlockingPeer(sock, talk, timeout_s, report)
 
 
 class BlockingPeer:
@@ -56,15 +65,21 @@ class BlockingPeer:
         address: Who it is, as the caller wrote it.
         five_tuple: Protocol, local and peer address and port.
         timeout_s: How long each call waits that is given no time of its own.
+        options: What became of the socket's options.
     """
 
     def __init__(
-        self, sock: socket.socket, talk: Conversation, timeout_s: float | None = None
+        self,
+        sock: socket.socket,
+        talk: Conversation,
+        timeout_s: float | None = None,
+        options: Report = NOTHING_SET,
     ) -> None:
         self._sock = sock
         self._talk = talk
         self.address = talk.address
         self.timeout_s = timeout_s
+        self.options = options
         self.five_tuple = five_tuple_of(talk.address, sock)
 
     def send(self, message: Any, timeout_s: float | None = None) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Mapping
 from random import Random, SystemRandom
 from typing import Any
 
@@ -19,6 +20,7 @@ from twistedsock.addresses import Address, FiveTuple
 from twistedsock.client.dialling import dial_first, five_tuple_of
 from twistedsock.client.exchanges import Exchanges, Outcome
 from twistedsock.client.failures import not_connected, not_sent
+from twistedsock.client.options import check, finish
 from twistedsock.client.outcomes import (
     DROPPED,
     closed,
@@ -41,6 +43,7 @@ def connect_datagram(
     timeout_s: float | None = None,
     parameters: TransmissionParameters | None = None,
     random: Random | None = None,
+    options: Mapping[str, object] | None = None,
 ) -> Deferred[DatagramClient]:
     """Resolve *address* and fire with a client of the reliable service there.
 
@@ -56,18 +59,23 @@ def connect_datagram(
             waits as long as *parameters* have it.
         parameters: How often and how patiently to ask; RFC 7252's defaults.
         random: Draws ids and waits; the system's by default.
+        options: Socket options by name, such as ``{"TCP_USER_TIMEOUT": "10s"}``, set before the
+            socket is connected.
 
     Raises:
         AddressError: *address* is not of the grammar, or no host and port over UDP.
         CannotResolve, Unreachable, TimedOut: There is no such name, no way, no answer to it.
         ValueError: No codec has that name.
+        OptionError: An option is wrong, or the kernel refused it.
     """
     found = datagram_address(address)
+    checked = check(found, options)
     find_codec(codec)  # a wrong name fails here, not once resolved
     exchanges = Exchanges(parameters or TransmissionParameters(), random or SystemRandom())
 
     def opened(names: list[NumericName]) -> DatagramClient:
-        sock = dial_first(found, names)
+        sock = dial_first(found, names, checked)
+        finish(sock, checked)
         return DatagramClient(reactor, found, sock, exchanges, codec=codec, timeout_s=timeout_s)
 
     return resolve(reactor, found, timeout_s).addCallback(opened)

@@ -11,7 +11,7 @@ import select
 import socket
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from random import Random, SystemRandom
 from typing import Any
 
@@ -19,6 +19,7 @@ from twistedsock.addresses import Address
 from twistedsock.client.dialling import dial, five_tuple_of
 from twistedsock.client.exchanges import Exchanges, Outcome
 from twistedsock.client.failures import not_received, not_sent
+from twistedsock.client.options import check, finish
 from twistedsock.client.outcomes import (
     DROPPED,
     closed,
@@ -42,6 +43,7 @@ def connect_datagram_blocking(
     timeout_s: float | None = None,
     parameters: TransmissionParameters | None = None,
     random: Random | None = None,
+    options: Mapping[str, object] | None = None,
 ) -> BlockingDatagramClient:
     """Return a client of the reliable service at *address*; close it, or use it in a ``with``.
 
@@ -55,18 +57,22 @@ def connect_datagram_blocking(
             *parameters* have it.
         parameters: How often and how patiently to ask; RFC 7252's defaults.
         random: Draws ids and waits; the system's by default.
+        options: Socket options by name, such as ``{"TCP_USER_TIMEOUT": "10s"}``, set before the
+            socket is connected.
 
     Raises:
         AddressError: *address* is not of the grammar, or no host and port over UDP.
         CannotResolve, Unreachable: There is no such name, or no way to it.
         ValueError: No codec has that name.
+        OptionError: An option is wrong, or the kernel refused it.
     """
     found = datagram_address(address)
+    checked = check(found, options)
     find_codec(codec)  # a wrong name fails here, before there is a socket to close
     exchanges = Exchanges(parameters or TransmissionParameters(), random or SystemRandom())
-    return BlockingDatagramClient(
-        found, dial(found, None), exchanges, codec=codec, timeout_s=timeout_s
-    )
+    sock = dial(found, None, checked)
+    finish(sock, checked)
+    return BlockingDatagramClient(found, sock, exchanges, codec=codec, timeout_s=timeout_s)
 
 
 class BlockingDatagramClient:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from twistedsock.addresses import Address, FiveTuple, unmap
 from twistedsock.client.failures import best_of, not_connected, not_resolved, too_late
+from twistedsock.client.options import NONE, Options, open_socket
 from twistedsock.errors import ClientError
 
 LONGEST_WAIT_S = 86_400.0  # of one poll(2), which counts milliseconds in an int
@@ -20,22 +21,24 @@ _T = TypeVar("_T")
 _Candidate = tuple[int, int, int, Any]  # family, type, protocol, name
 
 
-def dial(address: Address, timeout_s: float | None) -> socket.socket:
+def dial(address: Address, timeout_s: float | None, options: Options = NONE) -> socket.socket:
     """Return a non-blocking socket that is connected to *address*.
 
     Args:
         address: Of scheme tcp or udp.
         timeout_s: For all attempts together; None for as long as the system tries. Resolving
             a name comes before it, and takes as long as the system's resolver does.
+        options: What each socket has before it is connected; they are checked already.
 
     Raises:
         CannotResolve, Refused, Unreachable, TimedOut: What the best attempt met.
         PeerClosed: It was reset at once.
+        OptionError: The kernel refused an option.
     """
     candidates = resolve(address)
     if address.kind == "datagram":
-        return _dial_datagram(address, candidates)
-    race = _Race(address, candidates)
+        return _dial_datagram(address, candidates, options)
+    race = _Race(address, candidates, options)
     try:
         return race.run(None if timeout_s is None else time.monotonic() + timeout_s)
     except TimeoutError:
@@ -71,7 +74,9 @@ def in_turns(candidates: Sequence[_T], family_of: Callable[[_T], object]) -> lis
     return turns
 
 
-def dial_first(address: Address, names: Sequence[tuple[str, int]]) -> socket.socket:
+def dial_first(
+    address: Address, names: Sequence[tuple[str, int]], options: Options = NONE
+) -> socket.socket:
     """Return a datagram socket connected to the first of *names* that there is a way to.
 
     Raises:
@@ -80,7 +85,7 @@ def dial_first(address: Address, names: Sequence[tuple[str, int]]) -> socket.soc
     met: ClientError = not_connected(address, errno.ENETUNREACH)
     for host, port in names:
         try:
-            return dial(Address("udp", host, port), None)  # numeric: nothing is waited for
+            return dial(Address("udp", host, port), None, options)  # numeric: nothing to wait for
         except ClientError as error:
             met = type(error)(address, error.text, error.code)
     raise met
@@ -100,17 +105,18 @@ def five_tuple_of(address: Address, sock: socket.socket) -> FiveTuple:
     return FiveTuple(address.scheme, unmap(local[0]), local[1], unmap(peer[0]), peer[1])
 
 
-def _dial_datagram(address: Address, candidates: list[_Candidate]) -> socket.socket:
+def _dial_datagram(
+    address: Address, candidates: list[_Candidate], options: Options
+) -> socket.socket:
     """Return a socket connected to the first address that there is a way to."""
     number = errno.ENETUNREACH
     for family, kind, proto, name in candidates:
         try:
-            sock = socket.socket(family, kind, proto)
+            sock = open_socket(family, kind, proto, options)
         except OSError as error:
             number = error.errno or number
             continue
         try:
-            sock.setblocking(False)
             sock.connect(name)
         except OSError as error:
             sock.close()
@@ -123,8 +129,9 @@ def _dial_datagram(address: Address, candidates: list[_Candidate]) -> socket.soc
 class _Race:
     """Attempts beside each other; the first that connects wins."""
 
-    def __init__(self, address: Address, candidates: list[_Candidate]) -> None:
+    def __init__(self, address: Address, candidates: list[_Candidate], options: Options) -> None:
         self._address = address
+        self._options = options
         self._waiting = candidates
         self._running: dict[int, socket.socket] = {}
         self._poll = select.poll()
@@ -153,11 +160,10 @@ class _Race:
             return None
         family, kind, proto, name = self._waiting.pop(0)
         try:
-            sock = socket.socket(family, kind, proto)
+            sock = open_socket(family, kind, proto, self._options)
         except OSError as error:
             self._failed(error.errno or errno.ENETUNREACH)
             return None
-        sock.setblocking(False)
         number = sock.connect_ex(name)
         if number == errno.EINPROGRESS:
             self._running[sock.fileno()] = sock

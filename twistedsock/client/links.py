@@ -17,8 +17,10 @@ from twistedsock.addresses import FiveTuple
 from twistedsock.client.conversation import Conversation
 from twistedsock.client.dialling import dial_first, five_tuple_of
 from twistedsock.client.failures import not_connected, not_received, not_sent
+from twistedsock.client.options import NONE, Options, finish
 from twistedsock.client.resolving import NumericName
 from twistedsock.protocols import twisted_names
+from twistedsock.sockopts import NOTHING_SET, Report
 from twistedsock.transports.datagram import DatagramPort
 
 CLOSE_TIMEOUT_S = 5.0  # for what is unsent when a connection is closed
@@ -36,6 +38,7 @@ class Link:
     """What a peer needs of its transport."""
 
     five_tuple: FiveTuple
+    options: Report = NOTHING_SET
     on_input: Callable[[], None] = staticmethod(_nothing)
     talk: Conversation
 
@@ -76,6 +79,7 @@ class StreamLink(Protocol, Link):
     def connectionMade(self) -> None:
         """Learn who is talking to whom."""
         self.five_tuple = twisted_names.five_tuple_of(self.transport)
+        self.options = getattr(self.transport, "report", NOTHING_SET)
         self.transport.registerProducer(self, True)
 
     def dataReceived(self, data: bytes) -> None:
@@ -187,14 +191,22 @@ class DatagramLink(DatagramProtocol, Link):
         self.dropped = 0  # datagrams that found the inbox full
 
     @classmethod
-    def open(cls, reactor: Any, talk: Conversation, names: Sequence[NumericName]) -> DatagramLink:
+    def open(
+        cls,
+        reactor: Any,
+        talk: Conversation,
+        names: Sequence[NumericName],
+        options: Options = NONE,
+    ) -> DatagramLink:
         """Return a link to the first of *names* that there is a way to.
 
         Raises:
             Unreachable: There is none to any of them.
+            OptionError: The kernel refused an option.
         """
         link = cls(talk)
-        sock = dial_first(talk.address, names)
+        sock = dial_first(talk.address, names, options)
+        link.options = finish(sock, options)
         link.five_tuple = five_tuple_of(talk.address, sock)
         DatagramPort.adopt(sock, link, reactor).startListening()
         return link

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -13,9 +13,11 @@ from twistedsock.client.conversation import Conversation, is_end
 from twistedsock.client.dialling import in_turns
 from twistedsock.client.failures import too_late
 from twistedsock.client.links import DatagramLink, Link
+from twistedsock.client.options import Options, check
 from twistedsock.client.racing import Race
 from twistedsock.client.resolving import raiser, resolve
 from twistedsock.errors import ClientError
+from twistedsock.sockopts import Report
 from twistedsock.wire.framing import MAX_MESSAGE_BYTES
 
 
@@ -27,6 +29,7 @@ def connect(
     codec: str = "bytes",
     timeout_s: float | None = None,
     max_message: int = MAX_MESSAGE_BYTES,
+    options: Mapping[str, object] | None = None,
 ) -> Deferred[Peer]:
     """Connect to *address*; fire with the peer. ``async with await connect(...)`` closes it.
 
@@ -39,18 +42,23 @@ def connect(
         timeout_s: How long to wait, in seconds: for the connection, and later for each message
             to come. None waits without end.
         max_message: The largest message, in bytes, that the peer may send.
+        options: Socket options by name, such as ``{"TCP_USER_TIMEOUT": "10s"}``, set before the
+            socket is connected.
 
     Raises:
         AddressError: *address* is not of the grammar, or nothing that can be connected to.
         CannotResolve, Refused, Unreachable, TimedOut: There is no connection.
         PeerClosed: It was reset at once.
         ValueError: No framing, or no codec, has that name.
+        OptionError: An option is wrong, or the kernel refused it.
     """
 
     def new_talk() -> Conversation:
         return Conversation(address, framing, codec, max_message)
 
-    return Deferred.fromCoroutine(_open(reactor, new_talk(), new_talk, timeout_s))
+    first = new_talk()
+    checked = check(first.address, options)
+    return Deferred.fromCoroutine(_open(reactor, first, new_talk, timeout_s, checked))
 
 
 async def _open(
@@ -58,14 +66,15 @@ async def _open(
     talk: Conversation,
     new_talk: Callable[[], Conversation],
     timeout_s: float | None,
+    options: Options,
 ) -> Peer:
     started = reactor.seconds()
     names = in_turns(await resolve(reactor, talk.address, timeout_s), lambda name: ":" in name[0])
     link: Link
     if talk.address.kind == "datagram":
-        link = DatagramLink.open(reactor, talk, names)
+        link = DatagramLink.open(reactor, talk, names, options)
     else:
-        done = Race(reactor, talk.address, names, new_talk).start()
+        done = Race(reactor, talk.address, names, new_talk, options).start()
         if timeout_s is not None:
             late = raiser(too_late(talk.address, "no connection", timeout_s))
             left = started + timeout_s - reactor.seconds()
@@ -81,6 +90,7 @@ class Peer:
         address: Who it is, as the caller wrote it.
         five_tuple: Protocol, local and peer address and port.
         timeout_s: How long ``receive`` waits where it is given no time of its own.
+        options: What became of the socket's options.
     """
 
     def __init__(self, reactor: Any, link: Link, timeout_s: float | None = None) -> None:
@@ -91,6 +101,7 @@ class Peer:
         self.address = link.talk.address
         self.timeout_s = timeout_s
         self.five_tuple: FiveTuple = link.five_tuple
+        self.options: Report = link.options
         link.on_input = self._wake
 
     def send(self, message: Any) -> None:

@@ -19,8 +19,10 @@ from twistedsock.client.conversation import Conversation
 from twistedsock.client.dialling import ATTEMPT_DELAY_S
 from twistedsock.client.failures import best_of, not_connected
 from twistedsock.client.links import StreamLink
+from twistedsock.client.options import NONE, Options
 from twistedsock.client.resolving import NumericName
-from twistedsock.errors import ClientError
+from twistedsock.errors import ClientError, OptionError
+from twistedsock.transports.optioned import with_options
 
 SYSTEM_TIMEOUT_S = 130.0  # Linux gives up by itself after about 127 s: tcp_syn_retries in tcp(7)
 
@@ -35,6 +37,7 @@ class Race:
         address: The peer, as the caller wrote it.
         names: What to try, in order; one at least.
         new_talk: Makes each attempt's conversation.
+        options: What each attempt's socket has before it is connected.
 
     Attributes:
         done: Fires with the link that won; fails with what says most of why none did. Cancel it
@@ -47,9 +50,12 @@ class Race:
         address: Address,
         names: Sequence[NumericName],
         new_talk: Callable[[], Conversation],
+        options: Options = NONE,
     ) -> None:
         self.done: Deferred[StreamLink] = Deferred(lambda _: self._stop())
         self._reactor = reactor
+        # Opens the sockets; without options they are Twisted's own.
+        self._opener = with_options(reactor, options) if options else reactor
         self._address = address
         self._waiting = deque(names)
         self._links = _Links(new_talk)
@@ -67,7 +73,7 @@ class Race:
         self._stop_timer()
         host, port = self._waiting.popleft()
         kind = TCP6ClientEndpoint if ":" in host else TCP4ClientEndpoint
-        attempt = kind(self._reactor, host, port, SYSTEM_TIMEOUT_S).connect(self._links)
+        attempt = kind(self._opener, host, port, SYSTEM_TIMEOUT_S).connect(self._links)
         self._running.append(attempt)
         if self._waiting:
             self._timer = self._reactor.callLater(ATTEMPT_DELAY_S, self._start_next)
@@ -87,6 +93,10 @@ class Race:
     def _failed(self, failure: Failure, attempt: Deferred[Any]) -> None:
         self._running.remove(attempt)
         if self._is_over:
+            return
+        if failure.check(OptionError):
+            self._stop()
+            self.done.errback(failure)
             return
         self._errors.append(_told_by_twisted(self._address, failure.value))
         if self._waiting:
