@@ -1,6 +1,8 @@
-"""Declares ``twistd sockservice``; imports nothing of it until it is used."""
+"""Declares ``twistd sockservice`` and ``sock:`` endpoints; imports nothing of them until used."""
 
 from twisted.application.service import ServiceMaker
+
+from twistedsock.endpoints import ClientParser, ServerParser
 
 sockservice = ServiceMaker(
     "twistedsock",
@@ -8,3 +10,5 @@ sockservice = ServiceMaker(
     "Serve socket protocols: pluggable services over TCP and UDP, from flags or a TOML file.",
     "sockservice",
 )
+sock_server = ServerParser()
+sock_client = ClientParser()
