@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from twisted.application.service import IService
 from twisted.python import usage
 
+from twistedsock import sockopts
 from twistedsock.errors import ConfigError, PluginError
 from twistedsock.host import registry
 from twistedsock.host.daemon import EX_CONFIG, EX_USAGE, Daemon, tell
@@ -57,6 +58,7 @@ class Options(usage.Options):
         self["listen"] = []
         self["config"] = []
         self["set"] = []
+        self["option"] = []
 
     def opt_listen(self, address: str) -> None:
         """Listen on ADDRESS, such as tcp:127.0.0.1:8888, udp:[::1]:8888 or tcp:*:8888; may be repeated"""  # noqa: E501 - usage.Options shows this as the flag's help
@@ -73,6 +75,12 @@ class Options(usage.Options):
     def opt_set(self, assignment: str) -> None:
         """Set one key, as in services.main.limits.idle_timeout=1m; may be repeated"""
         self["set"].append(assignment)
+
+    def opt_option(self, assignment: str) -> None:
+        """Set a socket option, as in TCP_KEEPIDLE=60s, on each listener that it fits; may be repeated"""  # noqa: E501 - usage.Options shows this as the flag's help
+        self["option"].append(assignment)
+
+    opt_o = opt_option
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         """Parse the flags; a wrong one ends the process with 64 and one line."""
@@ -91,6 +99,13 @@ class Options(usage.Options):
         port = self["port"]
         if port is not None and not (re.fullmatch(r"[0-9]{1,5}", port) and int(port) <= 65535):
             raise usage.UsageError(f"--port must be 0 to 65535, got {port!r}")
+        for assignment in self["option"]:
+            name, equals, _ = assignment.partition("=")
+            if not (name and equals):
+                example = "TCP_KEEPIDLE=60s"
+                raise usage.UsageError(
+                    f"--option must be NAME=VALUE, such as {example}; got {assignment!r}"
+                )
         if self["log-format"] not in FORMATS:
             wanted = " or ".join(FORMATS)
             raise usage.UsageError(f"--log-format must be {wanted}, got {self['log-format']!r}")
@@ -123,6 +138,7 @@ def read_options(options: Options) -> RawConfig:
     named = {each.split(".")[1] for each in options["set"] if each.startswith("services.")}
     if (
         options["listen"]
+        or options["option"]
         or any(options[flag] is not None for flag in flags)
         or not (options["config"] or named - {MAIN})
     ):
@@ -147,6 +163,9 @@ def _merge_main(raw: RawConfig, options: Options) -> None:
     for key in ("framing", "codec"):
         if options[key] is not None:
             put(key, options[key], f"--{key}")
+    for assignment in options["option"]:
+        option, _, value = assignment.partition("=")
+        put("socket", {option: sockopts.read_value(option, value)}, f"--option {assignment}")
     listen = list(options["listen"])
     wants_port = options["port"] is not None or options["host"] is not None
     sources = ["--listen"] * len(listen)

@@ -15,6 +15,7 @@ COMMANDS = {
     "check": "Check configuration files; all errors at once.",
     "config": "Print the settings in force, with every default.",
     "schema": "Print the JSON Schema of the configuration file.",
+    "options": "Explain socket options, and show those of a new socket.",
     "connect": "Talk to a peer, by hand or in a pipe.",
     "services": "List the installed services.",
 }

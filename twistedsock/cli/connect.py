@@ -8,14 +8,17 @@ import time
 import click
 
 from twistedsock.addresses import format_host_port
+from twistedsock.cli.reading import read_assignments
 from twistedsock.client.conversation import Conversation
 from twistedsock.client.dialling import dial, five_tuple_of
+from twistedsock.client.options import Options, check, finish
 from twistedsock.client.pipe import InputError, OutputError, Pipe
 from twistedsock.errors import (
     AddressError,
     CannotResolve,
     CannotSend,
     CodecError,
+    OptionError,
     PeerClosed,
     PeerProtocolError,
     Refused,
@@ -40,6 +43,7 @@ EXITS: dict[type[TwistedsockError], int] = {
     TimedOut: 75,
     PeerProtocolError: 76,
     CodecError: 76,
+    OptionError: 71,
 }
 EX_INTERRUPTED = 128 + 2  # by SIGINT, as shells tell it
 
@@ -79,6 +83,14 @@ def _duration(_: click.Context, __: click.Parameter, text: str | None) -> float 
     help="For the connection, while the peer takes nothing, and for each answer once the input"
     " has ended; such as 500ms or 30s. [none; 1s of silence ends datagrams]",
 )
+@click.option(
+    "-o",
+    "--option",
+    "assignments",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Set a socket option before connecting, such as TCP_USER_TIMEOUT=10s; may be repeated.",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Tell who is connected, and how much moved.")
 @click.pass_context
 def command(
@@ -87,6 +99,7 @@ def command(
     framing: str,
     codec: str,
     timeout_s: float | None,
+    assignments: tuple[str, ...],
     verbose: bool,
 ) -> None:
     """Connect to ADDRESS, such as tcp:localhost:8888 or udp:[::1]:8888.
@@ -102,7 +115,7 @@ def command(
       65  a line of the input is no message
       68  cannot resolve the name
       69  refused: nobody listens there
-      71  unreachable: no way there, or no right
+      71  unreachable: no way there, no right, or a socket option refused
       72  closed by the peer before its time: reset
       73  the output cannot be written
       74  cannot send
@@ -112,11 +125,13 @@ def command(
     """
     try:
         talk = Conversation(address, framing, codec)
-    except AddressError as error:
+        options = check(talk.address, read_assignments(assignments))
+    except (AddressError, OptionError) as error:
         raise click.UsageError(str(error)) from None
     _open_standard()
+    in_lines = framing != "chunk" or codec != "bytes"
     try:
-        code = _talk(talk, codec, framing != "chunk" or codec != "bytes", timeout_s, verbose)
+        code = _talk(talk, codec, in_lines, timeout_s, options, verbose)
     except KeyboardInterrupt:
         code = EX_INTERRUPTED
     except BrokenPipeError:  # whoever read our output has had enough
@@ -137,14 +152,22 @@ def _open_standard() -> None:
 
 
 def _talk(
-    talk: Conversation, codec: str, in_lines: bool, timeout_s: float | None, verbose: bool
+    talk: Conversation,
+    codec: str,
+    in_lines: bool,
+    timeout_s: float | None,
+    options: Options,
+    verbose: bool,
 ) -> int:
-    sock = dial(talk.address, timeout_s)
+    sock = dial(talk.address, timeout_s, options)
+    report = finish(sock, options)
     if verbose:
         five = five_tuple_of(talk.address, sock)
         own = format_host_port(five.local_host, five.local_port)
         other = format_host_port(five.peer_host, five.peer_port)
         click.echo(f"connected: {five.protocol} {own} -> {other}", err=True)
+        for outcome in report:
+            click.echo(str(outcome), err=True)
     pipe = Pipe(sock, talk, 0, 1, codec=codec, in_lines=in_lines, timeout_s=timeout_s)
     started = time.monotonic()
     try:

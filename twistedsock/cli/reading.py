@@ -7,8 +7,9 @@ from contextlib import contextmanager
 
 import click
 
-from twistedsock.errors import ConfigError
+from twistedsock.errors import ConfigError, OptionError
 from twistedsock.host.loader import RawConfig, read_files, set_key
+from twistedsock.sockopts import read_value
 
 EX_CONFIG = 78  # sysexits.h
 
@@ -28,6 +29,23 @@ def read_config(files: tuple[str, ...], assignments: tuple[str, ...]) -> RawConf
     for assignment in assignments:
         set_key(raw, assignment)
     return raw
+
+
+def read_assignments(assignments: tuple[str, ...]) -> dict[str, object]:
+    """Return the socket options in texts such as ``TCP_KEEPIDLE=60s``.
+
+    Raises:
+        OptionError: One is no assignment.
+    """
+    options: dict[str, object] = {}
+    for assignment in assignments:
+        name, equals, value = assignment.partition("=")
+        if not (name and equals):
+            raise OptionError(
+                f"--option must be NAME=VALUE, such as TCP_KEEPIDLE=60s; got {assignment!r}"
+            )
+        options[name] = read_value(name, value)
+    return options
 
 
 @contextmanager
