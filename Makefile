@@ -65,8 +65,8 @@ matrix:
 
 deps:
 	apt-get update -qq
-	apt-get install -y -qq --no-install-recommends logrotate ncat nmap netcat-openbsd \
-	  socat strace systemd
+	apt-get install -y -qq --no-install-recommends iproute2 linux-libc-dev logrotate ncat \
+	  netcat-openbsd nftables nmap procps socat strace systemd tcpdump
 	# For make bench as well: gcc, and golang-go for one more peer.
 
 clean:

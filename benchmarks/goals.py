@@ -45,6 +45,7 @@ class Goal:
 
 
 OURS = "twistedsock"
+OPTIONED = "twistedsock-options"
 LINES, STREAMS = "twistedsock-line", "uvloop-streams"
 
 GOALS: tuple[Goal, ...] = (
@@ -58,6 +59,7 @@ GOALS: tuple[Goal, ...] = (
     Goal("UDP echo 64 B, CPU/datagram", "udp-64B", "cpu_us", OURS, "c", 1.9),
     Goal("bulk stream, CPU/MiB", "bulk", "cpu_us", OURS, "uvloop", 1.1),
     Goal("connect-echo-close, CPU/connection", "churn", "cpu_us", OURS, "uvloop", 1.2),
+    Goal("the same, ten options on the listener", "churn", "cpu_us", OPTIONED, OURS, 1.05),
     Goal("memory per idle connection", "idle", "idle_bytes", OURS, "uvloop", 1.5),
     Goal("a busy client beside idle ones/alone", "idle", "idle_cost", OURS, None, 1.1),
 )

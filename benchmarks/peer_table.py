@@ -15,6 +15,7 @@ SOURCES = HERE / "peers"
 STREAM: frozenset[Kind] = frozenset({"echo", "bulk", "churn", "idle"})
 EVERY: frozenset[Kind] = STREAM | {"udp"}
 ECHO: frozenset[Kind] = frozenset({"echo"})
+CHURN: frozenset[Kind] = frozenset({"churn"})
 WITHOUT: frozenset[Kind] = frozenset({"echo", "bulk", "churn"})
 
 
@@ -51,19 +52,38 @@ def _compiled(name: str) -> tuple[str, ...]:
     return (str(BUILD / name), "{port}")
 
 
-def _twistd(service: str, framing: str, transports: Iterable[str]) -> tuple[str, ...]:
+# What a listener may well have, all of it inherited by its connections.
+OPTIONS = (
+    "SO_KEEPALIVE=true",
+    "TCP_KEEPIDLE=60s",
+    "TCP_KEEPINTVL=10s",
+    "TCP_KEEPCNT=6",
+    "TCP_USER_TIMEOUT=2m",
+    "TCP_NOTSENT_LOWAT=128KiB",
+    "TCP_LINGER2=30s",
+    "TCP_SYNCNT=3",
+    "IP_TOS=AF21",
+    "SO_REUSEPORT=true",
+)
+
+
+def _twistd(
+    service: str, framing: str, transports: Iterable[str], options: Iterable[str] = ()
+) -> tuple[str, ...]:
     limits = ("max_connections", "max_connections_per_source")
     return (
         str(Path(sys.executable).with_name("twistd")),
         *("-n", "--pidfile=", "sockservice", "--service", service, "--framing", framing),
         *(word for name in transports for word in ("--listen", f"{name}:127.0.0.1:{{port}}")),
         *(word for key in limits for word in ("--set", f"services.main.limits.{key}=20000")),
+        *(word for option in options for word in ("--option", option)),
     )
 
 
 PEERS: tuple[Peer, ...] = (  # in the order of measuring: those that are compared, side by side
     Peer("c", _compiled("echo_c"), EVERY, source=SOURCES / "echo.c"),
     Peer("twistedsock", _twistd("echo", "chunk", ("tcp", "udp")), EVERY),
+    Peer("twistedsock-options", _twistd("echo", "chunk", ("tcp",), OPTIONS), CHURN),
     Peer("uvloop", _script("uvloop_protocol.py"), EVERY),
     Peer("twisted", _script("stock_twisted.py"), EVERY),
     Peer("twistedsock-line", _twistd("echo", "line", ("tcp",)), ECHO, line=True),

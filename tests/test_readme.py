@@ -14,6 +14,8 @@ from conftest import ROOT, free_port, run
 from daemons import GREETING, Start, ask, ask_udp, eventually
 from rigs import Rig, lose
 
+from twistedsock.sockopts import CATALOGUE
+
 TEXT = (ROOT / "README.md").read_text()
 BIN = Path(sys.executable).parent
 
@@ -44,6 +46,7 @@ def test_it_is_short_and_in_order() -> None:
         "What it is, and what it is not",
         "Clients",
         "Configuration",
+        "Socket options",
         "A plug-in in ten lines",
         "Deployment",
         "The map of the house",
@@ -76,10 +79,9 @@ def test_the_clients_get_the_answers(start: Start, command: str) -> None:
     assert daemon.stop() == 0
 
 
-@pytest.mark.parametrize("shell", ["connect_blocking", "react(main)"])
-def test_the_clients_that_are_shown_work(start: Start, shell: str) -> None:
-    """Both programs say hello to the daemon, and print its answer."""
-    (source,) = [block for block in blocks("python") if shell in block]
+def test_the_client_that_is_shown_works(start: Start) -> None:
+    """The program says hello to the daemon, and prints its answer."""
+    (source,) = [block for block in blocks("python") if "connect_blocking" in block]
     daemon = start("--port", "0", "--framing", "line").ready()
     done = run(sys.executable, "-c", source.replace("8888", str(daemon.port("tcp"))))
     greeting, answer = done.stdout.splitlines()
@@ -87,6 +89,16 @@ def test_the_clients_that_are_shown_work(start: Start, shell: str) -> None:
     assert "OK...hello" in answer
     assert done.stderr == ""
     assert daemon.stop() == 0
+
+
+def test_the_options_can_be_looked_up() -> None:
+    """There are as many options as it says, and each command that shows some does."""
+    assert f"Every option of the kernel, {len(CATALOGUE)} of them" in TEXT
+    [shown] = [block for block in blocks("console") if "twistedsock options" in block]
+    commands = re.findall(r"twistedsock (options.*)", shown)
+    assert len(commands) == 3
+    for command in commands:
+        assert "TCP_KEEPIDLE" in run(BIN / "twistedsock", *command.split()).stdout
 
 
 def test_check_answers_as_shown(tmp_path: Path) -> None:
@@ -138,20 +150,16 @@ def test_the_program_serves(tmp_path: Path) -> None:
 
 
 def test_the_plugin_works() -> None:
-    """The plug-in in ten lines, in both of its forms, answers in capitals."""
-    shout, converse = (
-        block for block in blocks("python") if "SocketService" in block or "converse" in block
-    )
+    """The plug-in in ten lines answers in capitals."""
+    (shout,) = [block for block in blocks("python") if "SocketService" in block]
     scope: dict[str, Any] = {}
     exec(shout, scope)
     assert len([line for line in shout.splitlines() if line.strip()]) <= 10
-    exec(shout[: shout.index("    def")].replace("Shout", "Talk") + converse, scope)
-    for name in ("Shout", "Talk"):
-        rig = Rig(scope[name](), "line")
-        protocol, wire = rig.connect()
-        protocol.dataReceived(b"hello\n")
-        assert wire.value() == b"HELLO\n"
-        lose(protocol)
+    rig = Rig(scope["Shout"](), "line")
+    protocol, wire = rig.connect()
+    protocol.dataReceived(b"hello\n")
+    assert wire.value() == b"HELLO\n"
+    lose(protocol)
 
 
 def test_every_flag_is_in_the_table() -> None:

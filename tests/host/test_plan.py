@@ -291,7 +291,8 @@ def test_an_address_taken_twice_names_who_has_it() -> None:
         (
             "IPV6_UNICAST_HOPS = 3",
             "IPV6_UNICAST_HOPS",
-            "fits only tcp, udp, udplite, raw, ping and sctp over IPv6, and no listener here is one",
+            "fits only tcp, udp, udplite, raw, ping and sctp over IPv6,"
+            " and no listener here is one",
         ),
         ('IP_TTL = "x"', "IP_TTL", "must be a whole number from -1 to 255, got 'x'"),
         ("ip_ttl = 3", "ip_ttl", "no socket option has this name; did you mean IP_TTL?"),
