@@ -13,7 +13,16 @@ import struct
 from collections.abc import Callable
 from typing import Final
 
-from twistedsock.sockopts.values import Form, Raw, as_int, show_octets, wrong
+from twistedsock.sockopts.values import (
+    MAX_INT,
+    Form,
+    Raw,
+    as_int,
+    fitted,
+    show_octets,
+    shown,
+    wrong,
+)
 
 STORAGE_BYTES = 128  # struct sockaddr_storage
 
@@ -22,19 +31,20 @@ _IP4 = 'an IPv4 address such as "10.0.0.1"'
 
 def interface_index(name: str, value: object) -> int:
     """Return the number of the interface *name*: its name, its number, or nothing for 0."""
-    if not name or name.isdecimal():
+    if re.fullmatch(r"[0-9]{0,10}", name) and int(name or 0) <= MAX_INT:
         return int(name or 0)
     try:
         return socket.if_nametoindex(name)
-    except (OSError, UnicodeError):
-        raise ValueError(f"this machine has no interface {name!r}, in {value!r}") from None
+    except (OSError, ValueError):  # no text for a name: a zero byte, a lone surrogate
+        fault = f"this machine has no interface {shown(name)}, in {shown(value)}"
+        raise ValueError(fault) from None
 
 
 def interface_name(index: int) -> str | int:
     """Return the name of the interface *index*; the number where it has none."""
     try:
         return socket.if_indextoname(index)
-    except OSError:
+    except (OSError, OverflowError):
         return index
 
 
@@ -58,6 +68,8 @@ def storage(text: str, value: object, wanted: str) -> bytes:
         host = ipaddress.ip_address(text)
     except ValueError:
         raise wrong(wanted, value) from None
+    if "%" in text:  # an interface has its own place
+        raise wrong(wanted, value)
     if host.version == 4:
         name = struct.pack("=HH4s", socket.AF_INET, 0, host.packed)
     else:
@@ -82,8 +94,8 @@ def _ifindex(kind: str, is_network_order: bool) -> Callable[[str], Form]:
         def encode(value: object) -> int:
             if isinstance(value, bool) or not isinstance(value, int | str):
                 raise wrong(wanted, value)
-            index = interface_index(str(value), value)
-            if not 0 <= index < 2**24:
+            index = value if isinstance(value, int) else interface_index(value, value)
+            if not 0 <= index <= MAX_INT:
                 raise wrong(wanted, value)
             return _swapped(index) if is_network_order else index
 
@@ -108,20 +120,33 @@ def _multicast_interface(_: str) -> Form:
 
     def encode(value: object) -> bytes:
         text = text_of(value, wanted)
-        if re.fullmatch(r"[0-9]+(\.[0-9]+){3}", text):
+        if _is_dotted(text):
             return struct.pack("=4s4si", bytes(4), _ip4(text, value, wanted), 0)
         return struct.pack("=4s4si", bytes(4), bytes(4), interface_index(text, value))
 
     def decode(raw: Raw) -> object:
-        assert isinstance(raw, bytes)
-        if len(raw) == 12 and any(raw[8:]):
-            return interface_name(struct.unpack("=i", raw[8:])[0])
-        return str(ipaddress.IPv4Address(raw[4:8] if len(raw) == 12 else raw[:4].ljust(4, b"\0")))
+        if isinstance(raw, bytes) and len(raw) == 12:  # what was set
+            address, index = struct.unpack("=4x4si", raw)
+            return interface_name(index) if index else str(ipaddress.IPv4Address(address))
+        return str(ipaddress.IPv4Address(fitted(raw, 4)))
 
     return Form("mcast-if", wanted, encode, decode, 4)
 
 
 # -- multicast membership: GROUP%INTERFACE, and SOURCE@GROUP%INTERFACE --
+
+
+def _is_dotted(text: str) -> bool:
+    """Return whether *text* is meant as an IPv4 address, unlike a VLAN such as ``eth0.100``."""
+    return re.fullmatch(r"[0-9]+(\.[0-9]+){3}", text) is not None
+
+
+def _at_interface(text: str, value: object, wanted: str) -> tuple[str, str]:
+    """Return what is before the percent sign and the interface behind it; empty without a sign."""
+    what, percent, interface = text.partition("%")
+    if percent and not interface:  # a template whose variable was not set
+        raise wrong(wanted, value)
+    return what, interface
 
 
 def _membership(
@@ -134,7 +159,7 @@ def _membership(
         source, at, rest = text.rpartition("@")
         if bool(at) != ("@" in example):
             raise wrong(wanted, value)
-        group, _, interface = rest.partition("%")
+        group, interface = _at_interface(rest, value, wanted)
         return pack(source, group, interface, value, wanted)
 
     return lambda _: Form(kind, wanted, encode, show_octets, 0)
@@ -143,7 +168,7 @@ def _membership(
 def _pack_mreqn(_: str, group: str, interface: str, value: object, wanted: str) -> bytes:
     """``struct ip_mreqn { in_addr imr_multiaddr, imr_address; int imr_ifindex; }`` (ip(7))."""
     multicast = _ip4(group, value, wanted)
-    if "." in interface:
+    if _is_dotted(interface):
         return struct.pack("=4s4si", multicast, _ip4(interface, value, _IP4), 0)
     return struct.pack("=4s4si", multicast, bytes(4), interface_index(interface, value))
 
@@ -161,13 +186,16 @@ def _pack_mreq6(_: str, group: str, interface: str, value: object, wanted: str) 
 
 def _pack_group(_: str, group: str, interface: str, value: object, wanted: str) -> bytes:
     """``struct group_req { u32 interface; sockaddr_storage group; }`` (RFC 3678 section 5.1)."""
-    return struct.pack("@I4x", interface_index(interface, value)) + storage(group, value, wanted)
+    # sockaddr_storage is aligned as a pointer is.
+    return struct.pack("@I0P", interface_index(interface, value)) + storage(group, value, wanted)
 
 
 def _pack_group_source(
     source: str, group: str, interface: str, value: object, wanted: str
 ) -> bytes:
     """``struct group_source_req``: as group_req, and a sockaddr_storage of the source."""
+    if (":" in source) != (":" in group):  # of one IP version
+        raise wrong(wanted, value)
     return _pack_group("", group, interface, value, wanted) + storage(source, value, wanted)
 
 
@@ -177,7 +205,9 @@ def _packet_membership(_: str) -> Form:
     wanted = '"promiscuous%eth0", "allmulti%eth0" or a link-layer address, "01:00:5e:00:00:01%eth0"'
 
     def encode(value: object) -> bytes:
-        what, _, interface = text_of(value, wanted).partition("%")
+        what, interface = _at_interface(text_of(value, wanted), value, wanted)
+        if not interface:  # here there is no routing table to choose one
+            raise wrong(wanted, value)
         index = interface_index(interface, value)
         if what in types:
             return struct.pack("=iHH8s", index, types[what], 0, b"")
@@ -195,13 +225,12 @@ def _source_address(_: str) -> Form:
     wanted = 'an address of ours such as "2001:db8::1%eth0"'
 
     def encode(value: object) -> bytes:
-        address, _, interface = text_of(value, wanted).partition("%")
+        address, interface = _at_interface(text_of(value, wanted), value, wanted)
         packed = _ip6(address, value, wanted)
         return struct.pack("=16sI", packed, interface_index(interface, value))
 
     def decode(raw: Raw) -> object:
-        assert isinstance(raw, bytes)
-        address, index = struct.unpack("=16sI", raw.ljust(20, b"\0")[:20])
+        address, index = struct.unpack("=16sI", fitted(raw, 20))
         text = str(ipaddress.IPv6Address(address))
         return f"{text}%{interface_name(index)}" if index else text
 

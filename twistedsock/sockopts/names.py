@@ -133,14 +133,17 @@ def _named(
     """Return the form of one of *names*, or a number; *more* are read, and never told."""
     numbers = {name.lower(): number for name, number in {**(more or {}), **names}.items()}
     known = {number: name for name, number in names.items()}
-    listed = ", ".join(names)
-    wanted = f"one of {listed}, or a whole number"
+    wanted = f"one of {', '.join(names)}, or a whole number"
+    if (low, high) != (MIN_INT, MAX_INT):
+        wanted += f" from {low} to {high}"
 
     def encode(value: object) -> int:
         if isinstance(value, str) and value.lower() in numbers:
             return numbers[value.lower()]
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        if isinstance(value, bool) or not isinstance(value, int):
             raise wrong(wanted, value)
+        if not low <= value <= high:
+            raise wrong("within 32 bits" if high == MAX_INT else wanted, value)
         return value
 
     def decode(raw: Raw) -> object:
@@ -153,7 +156,7 @@ def _named(
 
 def _flags(parameter: str) -> Form:
     names = FLAGS[parameter]
-    wanted = f"a list of {', '.join(names)}, or a whole number"
+    wanted = f"a list of {', '.join(names)}, or a whole number from 0 to {MAX_INT}"
 
     def encode(value: object) -> int:
         if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_INT:

@@ -11,6 +11,7 @@ import re
 import socket
 import struct
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from twistedsock.sockopts.memberships import STORAGE_BYTES, storage, text_of
@@ -20,13 +21,16 @@ from twistedsock.sockopts.values import (
     Form,
     Raw,
     as_int,
-    decode_text,
+    fitted,
     octets,
     show_octets,
+    shown,
+    text_bytes,
     wrong,
 )
 
 HIDDEN = "(hidden)"  # instead of a secret
+HOLDING_KEYS = frozenset({"sctp_authkey", "tcp_ao_add", "tcp_ao_getsockopt", "tls_crypto_info"})
 MAX_READ_BYTES = 1024  # socket.getsockopt takes no more
 MAX_KEY_BYTES = 80  # linux/tcp.h: TCP_MD5SIG_MAXKEYLEN
 FILTER_INSTRUCTION = struct.Struct("=HBBI")  # struct sock_filter: code, jt, jf, k (linux/filter.h)
@@ -60,7 +64,7 @@ def _port_range(_: str) -> Form:
         low, high = int(match[1]), int(match[2])
         if max(low, high) > 65535 or (high and low > high):
             raise wrong(wanted, value)
-        return as_int(struct.pack("=HH", low, high))
+        return as_int(struct.pack("=I", low | high << 16))
 
     def decode(raw: Raw) -> object:
         number = as_int(raw) & MAX_UINT
@@ -74,21 +78,13 @@ def _filter(_: str) -> Form:
     wanted = "a classic BPF program: what `tcpdump -ddd` prints, or a list of [code, jt, jf, k]"
 
     def encode(value: object) -> bytes:
-        if isinstance(value, str):
-            lines = [line.split() for line in re.split(r"[\n,;]", value) if line.strip()]
-            if lines and len(lines[0]) == 1:  # the number of instructions
-                del lines[0]
-        elif isinstance(value, list | tuple):
-            lines = list(value)
-        else:
+        lines = _read_program(value) if isinstance(value, str) else value
+        if not isinstance(lines, list | tuple) or not 0 < len(lines) <= MAX_FILTER_INSTRUCTIONS:
             raise wrong(wanted, value)
         try:
-            program = b"".join(FILTER_INSTRUCTION.pack(*map(int, line)) for line in lines)
-        except (TypeError, ValueError, struct.error):
+            return b"".join(map(_pack_instruction, lines))
+        except struct.error:
             raise wrong(wanted, value) from None
-        if not 0 < len(lines) <= MAX_FILTER_INSTRUCTIONS:
-            raise wrong(wanted, value)
-        return program
 
     def decode(raw: Raw) -> object:
         assert isinstance(raw, bytes)
@@ -96,6 +92,24 @@ def _filter(_: str) -> Form:
         return [list(each) for each in FILTER_INSTRUCTION.iter_unpack(whole)]
 
     return Form("fprog", wanted, encode, decode, 0)
+
+
+def _read_program(text: str) -> list[list[int]]:
+    """Return the instructions of *text*; none where it is no program."""
+    lines = [line.split() for line in re.split(r"[\n,;]", text) if line.strip()]
+    if not all(re.fullmatch(r"[0-9]{1,10}", word) for line in lines for word in line):
+        return []
+    program = [[int(word) for word in line] for line in lines]
+    if program and len(program[0]) == 1:  # the number of instructions
+        [count], *program = program
+        return program if count == len(program) else []  # a part was lost in copying
+    return program
+
+
+def _pack_instruction(line: object) -> bytes:
+    if not isinstance(line, list | tuple) or any(isinstance(each, bool) for each in line):
+        raise struct.error
+    return FILTER_INSTRUCTION.pack(*line)
 
 
 def _icmp_filter(kind: str, words: int) -> Callable[[str], Form]:
@@ -109,15 +123,15 @@ def _icmp_filter(kind: str, words: int) -> Callable[[str], Form]:
             raise wrong(wanted, value)
         bits = [0] * words
         for each in listed:
-            number = int(each) if isinstance(each, str) and each.isdecimal() else each
+            is_text = isinstance(each, str) and re.fullmatch(r"[0-9]{1,3}", each)
+            number = int(each) if is_text else each
             if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number <= most:
                 raise wrong(wanted, value)
             bits[number // 32] |= 1 << number % 32
         return struct.pack(f"={words}I", *bits)
 
     def decode(raw: Raw) -> object:
-        data = raw if isinstance(raw, bytes) else struct.pack("=i", raw)
-        bits = struct.unpack(f"={words}I", data.ljust(4 * words, b"\0"))
+        bits = struct.unpack(f"={words}I", fitted(raw, 4 * words))
         return [number for number in range(32 * words) if bits[number // 32] >> number % 32 & 1]
 
     return lambda _: Form(kind, wanted, encode, decode, 4 * words)
@@ -138,13 +152,17 @@ def _md5_key(_: str) -> Form:
         }:
             raise ValueError(f"must be {wanted}")
         address, key, prefix = value["address"], value["key"], value.get("prefix")
-        name = storage(str(address), address, "the peer's IP address")
-        if not isinstance(key, str) or not 0 < len(key.encode()) <= MAX_KEY_BYTES:
+        try:
+            name = storage(text_of(address, ""), address, "")
+        except ValueError:  # what stands here may be the key, by mistake
+            raise ValueError("address must be the IP address of the peer") from None
+        data = text_bytes(key)
+        if not 0 < len(data) <= MAX_KEY_BYTES:
             raise ValueError(f"key must be a text of 1 to {MAX_KEY_BYTES} bytes")
-        if prefix is not None and (type(prefix) is not int or not 0 <= prefix <= 128):
-            raise ValueError(f"prefix must be 0 to 128, got {prefix!r}")
+        longest = 128 if ":" in address else 32
+        if prefix is not None and (type(prefix) is not int or not 0 <= prefix <= longest):
+            raise ValueError(f"prefix must be 0 to {longest}, got {shown(prefix)}")
         flags = 1 if prefix is not None else 0  # TCP_MD5SIG_FLAG_PREFIX
-        data = key.encode()
         return name + struct.pack("=BBHi80s", flags, prefix or 0, len(data), 0, data)
 
     return Form("md5sig", wanted, encode, lambda raw: HIDDEN, is_secret=True)
@@ -169,14 +187,26 @@ def _bytes(parameter: str) -> Form:
     )
 
 
+def _hidden(form: Form) -> Form:
+    """Return *form* for a secret, which neither ``decode`` nor a message shows."""
+
+    def encode(value: object) -> Raw:
+        try:
+            return form.encode(value)
+        except ValueError:
+            raise ValueError(f"must be {form.wanted}") from None
+
+    return replace(form, encode=encode, decode=lambda raw: HIDDEN, is_secret=True)
+
+
 def _key(parameter: str) -> Form:
-    form = _bytes(parameter)
-    return Form("key", form.wanted, form.encode, lambda raw: HIDDEN, is_secret=True)
+    return replace(_hidden(_bytes(parameter)), kind="key")
 
 
 def _struct(parameter: str) -> Form:
     wanted = f'the bytes of a struct {parameter}, as in "hex:0a0b"'
-    return Form("struct", wanted, octets, show_octets, MAX_READ_BYTES)
+    form = Form("struct", wanted, octets, show_octets, MAX_READ_BYTES)
+    return _hidden(form) if parameter in HOLDING_KEYS else form
 
 
 def _only_read(kind: str, size: int, decode: Callable[[Raw], object]) -> Callable[[str], Form]:
@@ -188,10 +218,8 @@ def _only_read(kind: str, size: int, decode: Callable[[Raw], object]) -> Callabl
 
 def _ucred(raw: Raw) -> object:
     """``struct ucred { pid_t pid; uid_t uid; gid_t gid; }`` (unix(7)); -1 where unknown."""
-    assert isinstance(raw, bytes)
-    return dict(
-        zip(("pid", "uid", "gid"), struct.unpack("=iii", raw.ljust(12, b"\0")), strict=True)
-    )
+    pid, uid, gid = struct.unpack("=iii", fitted(raw, 12))
+    return {"pid": pid, "uid": uid, "gid": gid}
 
 
 def _numbers(code: str) -> Callable[[Raw], object]:
@@ -239,10 +267,9 @@ def read_tcp_info(raw: Raw) -> dict[str, int]:
     fields: dict[str, Any] = dict(
         zip(("state", "ca_state", "retransmits", "probes", "backoff"), raw, strict=False)
     )
-    count = min(len(_TCP_INFO_U32S), (len(raw) - 8) // 4)
-    return fields | dict(
-        zip(_TCP_INFO_U32S, struct.unpack_from(f"={count}I", raw, 8), strict=False)
-    )
+    words = raw[8:]
+    count = min(len(_TCP_INFO_U32S), len(words) // 4)
+    return fields | dict(zip(_TCP_INFO_U32S, struct.unpack_from(f"={count}I", words), strict=False))
 
 
 STRUCTURES: Final[dict[str, Callable[[str], Form]]] = {
@@ -259,7 +286,6 @@ STRUCTURES: Final[dict[str, Callable[[str], Form]]] = {
     "u32s": _only_read("u32s", 256, _numbers("=I")),
     "u64s": _only_read("u64s", 256, _numbers("=Q")),
     "tcp-info": _only_read("tcp-info", 512, read_tcp_info),
-    "label": _only_read("label", 256, decode_text),
 }
 # Those that one socket may take several of, as a list.
 REPEATED: Final = frozenset(

@@ -10,14 +10,17 @@ import re
 import struct
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import Final
 
-from twistedsock.units import format_duration, parse_duration, parse_size
+from twistedsock.units import MAX_SIZE_BYTES, format_duration, parse_duration, parse_size
 
 MAX_INT, MIN_INT = 2**31 - 1, -(2**31)  # most options are C ints
 MAX_UINT, MAX_UINT64 = 2**32 - 1, 2**64 - 1
 MAX_BYTES = 4096  # of one value; no option but a filter takes as many
+MAX_NAME_BYTES = 15  # of an interface: netdevice(7)'s IFNAMSIZ is 16 with the final zero
+MAX_SHOWN = 200  # characters of a wrong value in a message: enough to find it by
 
 HEX = "hex:"
 
@@ -71,14 +74,37 @@ def read_text(form: Form, text: str) -> object:
 
 def wrong(form: str, value: object) -> ValueError:
     """Return the error for a *value* that is not what *form* wants."""
-    return ValueError(f"must be {form}, got {value!r}")
+    return ValueError(f"must be {form}, got {shown(value)}")
+
+
+def shown(value: object) -> str:
+    """Return *value* as one would write it, cut where it is too long for a message."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of over 4300 digits; lists in lists in lists
+        return "a value too long to show"
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
 def as_int(raw: Raw) -> int:
     """Return *raw* as a C int."""
     if isinstance(raw, int):
         return raw
-    return int.from_bytes(raw[:4].ljust(4, b"\0"), sys.byteorder, signed=True)
+    return int.from_bytes(fitted(raw, 4), sys.byteorder, signed=True)
+
+
+def fitted(raw: Raw, size: int) -> bytes:
+    """Return *size* bytes of *raw*, of which a kernel may tell fewer or more than ours knows."""
+    data = raw if isinstance(raw, bytes) else struct.pack("i", raw)
+    return data[:size].ljust(size, b"\0")
+
+
+def text_bytes(value: object) -> bytes:
+    """Return the UTF-8 of a text; nothing where *value* is none, or has a lone surrogate."""
+    try:
+        return value.encode() if isinstance(value, str) else b""
+    except UnicodeEncodeError:  # bytes of a command line that were no UTF-8
+        return b""
 
 
 def octets(value: object) -> bytes:
@@ -120,15 +146,15 @@ def _int(parameter: str) -> Form:
         if isinstance(value, bool) or not isinstance(value, int):
             raise wrong(wanted, value)
         if value != extra and not low <= value <= high:
-            raise ValueError(
-                f"must be {wanted}, got {value}"
-                if parameter
-                else f"must be within 32 bits, got {value}"
-            )
+            raise wrong(wanted if parameter else "within 32 bits", value)
         return value
 
     low_shown = low if extra is None else min(low, extra)
     return Form("int", wanted, encode, as_int, low=low_shown, high=high, takes_numbers=True)
+
+
+def _fd(parameter: str) -> Form:
+    return replace(_int(parameter), kind="fd")  # to read one may open a descriptor
 
 
 def _uint(parameter: str) -> Form:
@@ -172,9 +198,9 @@ def _size(parameter: str) -> Form:
     wanted = 'a size such as 65536, "64KiB" or "1MB"'
 
     def encode(value: object) -> int:
-        size = parse_size(value)
+        size = _size_of(value, wanted)
         if not low <= size <= high:
-            raise ValueError(f"must be {low} to {high} bytes, got {value!r}")
+            raise wrong(f"{low} to {high} bytes", value)
         return size
 
     return Form("size", wanted, encode, as_int, low=low, high=high, takes_numbers=True)
@@ -184,13 +210,37 @@ def _size64(_: str) -> Form:
     wanted = 'a size such as 65536, "64KiB" or "1MB", or "none"'
 
     def encode(value: object) -> bytes:
-        return struct.pack("=Q", MAX_UINT64 if value == "none" else parse_size(value))
+        if value == "none":
+            return struct.pack("=Q", MAX_UINT64)
+        size = _size_of(value, wanted)
+        if not 0 <= size <= MAX_SIZE_BYTES:
+            raise wrong('0 to 1024GiB, or "none"', value)
+        return struct.pack("=Q", size)
 
     def decode(raw: Raw) -> object:
         size = _decode_uint64(raw)
         return "none" if size == MAX_UINT64 else size
 
     return Form("size64", wanted, encode, decode, 8, low=0, takes_numbers=True)
+
+
+def _size_of(value: object, wanted: str) -> int:
+    """Return the bytes that a number or a text says; a number may be out of bounds."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if not isinstance(value, str) or len(value) > MAX_SHOWN:
+        raise wrong(wanted, value)
+    return parse_size(value)
+
+
+def _count(value: object, kind: str, a_second: int, wanted: str) -> int:
+    """Return how many *kind*, so many to a second, the duration *value* is."""
+    if not isinstance(value, str) or len(value) > MAX_SHOWN:
+        raise wrong(wanted, value)
+    exact = Decimal(repr(parse_duration(value))) * a_second
+    if exact % 1:  # rounding would make 400us a 0, which means the default or no limit
+        raise wrong(f"a whole number of {kind}", value)
+    return int(exact)
 
 
 def _duration(kind: str, a_second: int) -> Callable[[str], Form]:
@@ -206,17 +256,14 @@ def _duration(kind: str, a_second: int) -> Callable[[str], Form]:
         def encode(value: object) -> int:
             if low < 0 and value == "none":
                 return -1
-            exact = parse_duration(value) * a_second
-            # Rounding would make 400us a 0, which means the default. The tolerance is float's.
-            if abs(exact - round(exact)) > 1e-5:
-                raise wrong(f"a whole number of {kind}", value)
-            if not least <= round(exact) <= most:
+            count = _count(value, kind, a_second, wanted)
+            if not least <= count <= most:
                 shortest, longest = (
                     format_duration(least / a_second),
                     format_duration(most / a_second),
                 )
                 raise wrong(f"{shortest} to {longest}", value)
-            return round(exact)
+            return count
 
         def decode(raw: Raw) -> object:
             count = as_int(raw) if low < 0 else as_int(raw) & MAX_UINT
@@ -252,19 +299,21 @@ def _text(parameter: str) -> Form:
     most = int(parameter)
 
     def encode(value: object) -> bytes:
-        if not isinstance(value, str) or not 0 < len(value.encode()) <= most or "\0" in value:
+        data = text_bytes(value)
+        if not 0 < len(data) <= most or b"\0" in data:
             raise wrong(f"a text of 1 to {most} bytes", value)
-        return value.encode() + b"\0"
+        return data + b"\0"
 
     return Form("text", f"a text of 1 to {most} bytes", encode, decode_text, most + 1, high=most)
 
 
 def _interface(_: str) -> Form:
     def encode(value: object) -> bytes:
-        # netdevice(7): IFNAMSIZ is 16 bytes with its final zero. The empty name unbinds.
-        if not isinstance(value, str) or not re.fullmatch(r"[^\s/:\0]{0,15}", value):
+        name = text_bytes(value)  # of a longer one the kernel would take the beginning
+        is_name = 0 < len(name) <= MAX_NAME_BYTES and re.fullmatch(rb"[^\s/:\0]+", name)
+        if value != "" and (not is_name or name in (b".", b"..")):  # the empty one unbinds
             raise wrong("a text of 0 to 15 bytes, the name of an interface", value)
-        return value.encode() + b"\0"
+        return name + b"\0"
 
     wanted = 'the name of an interface such as "eth0"'
     return Form("interface", wanted, encode, decode_text, 16)
@@ -283,13 +332,12 @@ def _timeval(kind: str, layout: str) -> Callable[[str], Form]:
 
     def build(_: str) -> Form:
         def encode(value: object) -> bytes:
-            microseconds = round(parse_duration(value) * 1_000_000)
+            microseconds = _count(value, "microseconds", 1_000_000, wanted)
             return shape.pack(*divmod(microseconds, 1_000_000))
 
         def decode(raw: Raw) -> object:
-            assert isinstance(raw, bytes)
-            seconds, microseconds = shape.unpack(raw.ljust(shape.size, b"\0"))
-            return format_duration(seconds + microseconds / 1_000_000)
+            seconds, microseconds = shape.unpack(fitted(raw, shape.size))
+            return format_duration((seconds * 1_000_000 + microseconds) / 1_000_000)
 
         return Form(kind, wanted, encode, decode, shape.size)
 
@@ -309,8 +357,7 @@ def _linger(_: str) -> Form:
         return struct.pack("ii", 1, seconds.encode(value))
 
     def decode(raw: Raw) -> object:
-        assert isinstance(raw, bytes)
-        is_on, linger_s = struct.unpack("ii", raw.ljust(8, b"\0"))
+        is_on, linger_s = struct.unpack("ii", fitted(raw, 8))
         return format_duration(linger_s) if is_on else False
 
     return Form("linger", wanted, encode, decode, 8)
@@ -320,7 +367,7 @@ SCALARS: Final[dict[str, Callable[[str], Form]]] = {
     "bool": _bool,
     "none": _none,
     "int": _int,
-    "fd": _int,
+    "fd": _fd,
     "uint": _uint,
     "uint64": _uint64,
     "size": _size,
