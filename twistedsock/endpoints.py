@@ -40,7 +40,9 @@ if TYPE_CHECKING:
 PREFIX = "sock"
 REFUSED_OPTIONS = "refused_options"
 # Endpoints that know a backlog; where none is asked for, ours is not Twisted's 50.
-WITH_BACKLOG = frozenset({"tcp", "ssl", "unix"})
+WITH_BACKLOG = frozenset({"tcp", "tcp6", "ssl", "unix"})
+WITH_HOST = frozenset({"tcp", "ssl"})  # client endpoints that connect to one IP address
+WRAPPERS = frozenset({"haproxy"})  # that hand what they are not to the string beneath
 _LIKE_AN_OPTION = re.compile(r"[A-Z][A-Z0-9]*_[A-Z0-9_]+")
 
 
@@ -154,10 +156,10 @@ class SocketClientEndpoint:
 
 
 def _stream_address(address: str | Address) -> Address:
-    from twistedsock.addresses import parse_address
+    from twistedsock.addresses import Address, parse_address
     from twistedsock.errors import AddressError
 
-    found = parse_address(address) if isinstance(address, str) else address
+    found = address if isinstance(address, Address) else parse_address(address)
     if found.scheme not in ("tcp", "unix"):
         raise AddressError(f"{found}: an endpoint is of tcp or unix")
     return found
@@ -200,10 +202,12 @@ class ServerParser:
         from twisted.internet.endpoints import serverFromString
 
         options, refusal, rest = _split(kwargs)
-        if args[:1] and args[0] in WITH_BACKLOG:
+        kind = next((arg for arg in args if arg not in WRAPPERS), None)
+        if kind in WITH_BACKLOG:
             rest.setdefault("backlog", "1024")
+        description = _join(args, rest)
         optioned = _reactor_with(reactor, options, refusal)
-        return _ServerEndpoint(serverFromString(optioned, _join(args, rest)), optioned)
+        return _ServerEndpoint(serverFromString(optioned, description), optioned)
 
 
 @implementer(IPlugin, IStreamClientEndpointStringParserWithReactor)
@@ -214,21 +218,54 @@ class ClientParser:
 
     def parseStreamClient(  # type: ignore[override]
         self, reactor: Any, *args: str, **kwargs: str
-    ) -> Any:
+    ) -> _ClientEndpoint:
         """Return the endpoint; raise ValueError for what is wrong, as Twisted's parsers do."""
         from twisted.internet.endpoints import clientFromString
 
         options, refusal, rest = _split(kwargs)
+        description = _join(args, rest)
+        if args[0] in WITH_HOST:
+            _check_host(options, args[1] if args[1:] else rest.get("host", ""))
         optioned = _reactor_with(reactor, options, refusal)
-        return clientFromString(optioned, _join(args, rest))
+        return _ClientEndpoint(clientFromString(optioned, description), optioned)
 
 
-@implementer(IStreamServerEndpoint)
-class _ServerEndpoint:
-    """Listens by an endpoint that was given a reactor with options."""
+class _Endpoint:
+    """Opens sockets by an endpoint that was given a reactor with options."""
 
     def __init__(self, inner: Any, optioned: Any) -> None:
         self._inner, self._optioned = inner, optioned
+
+    def _fault(self, before: int) -> Exception | None:
+        from twistedsock.errors import OptionError
+
+        if self._optioned.sockets_opened > before:
+            return None
+        kind = type(self._inner).__name__
+        return OptionError(f"a {kind} opens no socket here, so it takes no options")
+
+
+@implementer(IStreamClientEndpoint)
+class _ClientEndpoint(_Endpoint):
+    """Connects by an endpoint that was given a reactor with options."""
+
+    def connect(self, protocolFactory: Any) -> Deferred[IProtocol]:
+        """Fire with the protocol; fail where the endpoint opened no socket that has options."""
+        before = self._optioned.sockets_opened
+        connecting: Deferred[IProtocol] = self._inner.connect(protocolFactory)
+        return connecting.addCallback(self._check, before)
+
+    def _check(self, protocol: Any, before: int) -> Any:
+        fault = self._fault(before)
+        if fault is None:
+            return protocol
+        protocol.transport.loseConnection()
+        raise fault
+
+
+@implementer(IStreamServerEndpoint)
+class _ServerEndpoint(_Endpoint):
+    """Listens by an endpoint that was given a reactor with options."""
 
     def listen(self, protocolFactory: Any) -> Deferred[IListeningPort]:
         """Fire with the port; fail where the endpoint opened no socket that could have options."""
@@ -238,18 +275,23 @@ class _ServerEndpoint:
 
     def _check(self, port: Any, before: int) -> Any:
         from twisted.internet.defer import maybeDeferred
+        from twisted.python.failure import Failure
 
-        from twistedsock.errors import OptionError
-
-        if self._optioned.sockets_opened > before:
+        fault = self._fault(before)
+        if fault is None:
             return port
-
-        def refuse(_: object) -> Any:
-            kind = type(self._inner).__name__
-            raise OptionError(f"a {kind} opens no socket here, so it takes no options")
-
         stop = getattr(port, "stopListening", None) or port.loseConnection
-        return maybeDeferred(stop).addCallback(refuse)
+        return maybeDeferred(stop).addBoth(lambda _: Failure(fault))
+
+
+def _check_host(options: Mapping[str, object], host: str) -> None:
+    """Raise ValueError where an option fits no connection to *host*: of a name, an IPv4 address."""
+    from twistedsock.addresses import Address, is_numeric
+    from twistedsock.sockopts import check_options
+
+    peer = Address("tcp", host if is_numeric(host) else "0.0.0.0")
+    for name, fault in check_options(options, [peer], "connect").items():
+        raise ValueError(f"{name}: {fault}")
 
 
 def _split(kwargs: Mapping[str, str]) -> tuple[dict[str, object], Any, dict[str, str]]:
@@ -263,7 +305,8 @@ def _split(kwargs: Mapping[str, str]) -> tuple[dict[str, object], Any, dict[str,
         known = ", ".join(REFUSALS)
         raise ValueError(f"{REFUSED_OPTIONS} must be one of {known}; got {refusal!r}")
     for name in kwargs:
-        if name in SPELLINGS or _LIKE_AN_OPTION.fullmatch(name):
+        is_misspelt = _LIKE_AN_OPTION.fullmatch(name) or name.upper() in SPELLINGS
+        if name in SPELLINGS or is_misspelt:
             options[name] = read_value(name, rest.pop(name))
     return options, refusal, rest
 
@@ -279,10 +322,10 @@ def _reactor_with(reactor: Any, options: Mapping[str, object], refusal: Any) -> 
 
 def _join(args: tuple[str, ...], kwargs: Mapping[str, str]) -> str:
     """Return the endpoint string that says *args* and *kwargs*."""
-    if not args:
+    if not args or not args[0] or not isinstance(args[0], str):
         raise ValueError(f"{PREFIX}: an endpoint string follows, such as {PREFIX}:tcp:8080")
     parts = [_quote(arg) for arg in args]
-    parts += [f"{key}={_quote(value)}" for key, value in kwargs.items()]
+    parts += [f"{_quote(key)}={_quote(value)}" for key, value in kwargs.items()]
     return ":".join(parts)
 
 

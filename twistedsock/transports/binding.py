@@ -9,6 +9,7 @@ import errno
 import socket
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 from twistedsock import sockopts
 from twistedsock.addresses import WILDCARD, Address, is_numeric, unmap
@@ -99,8 +100,10 @@ def _open(
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, v6only)
         sockopts.set_phase(sock, options, "socket", refused)
         sockopts.set_phase(sock, options, "prebind", refused)
-        # getaddrinfo turns a scope such as fe80::1%eth0 into its number.
-        sock.bind(socket.getaddrinfo(host, address.port, family, sock.type)[0][4])
+        # getaddrinfo turns a scope such as fe80::1%eth0 into its number, and a port that is none
+        # into another one.
+        name: Any = socket.getaddrinfo(host, 0, family, sock.type)[0][4]
+        sock.bind((name[0], address.port, *name[2:]))
         sockopts.set_phase(sock, options, "bound", refused)
         if address.kind == "stream":
             sock.listen(backlog)

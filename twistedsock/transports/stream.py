@@ -160,6 +160,11 @@ class StreamPort(Listener, tcp.Port):
         fd, peer = listener._accept()
         return socket.socket(*self._kind, fileno=fd), peer
 
+    @property
+    def _place(self) -> object:
+        """What a log line calls this."""
+        return self._realPortNumber
+
     @cached_property
     def _kind(self) -> tuple[int, int, int]:
         """Family, type and protocol of each accepted socket."""
@@ -186,6 +191,9 @@ class StreamPort(Listener, tcp.Port):
         connection._remote = peer_address
         if self._local is not None:
             connection._local = self._local
+        self._begin(protocol, connection)
+
+    def _begin(self, protocol: Any, connection: Any) -> None:
         try:
             protocol.makeConnection(connection)
         except BaseException:  # a protocol is called: this newcomer alone is lost
@@ -205,7 +213,7 @@ class StreamPort(Listener, tcp.Port):
         if refused and options.refusal == "warn":
             for setting, error in refused.items():
                 self._log_refusal(str(refusal_of(setting.option, setting.name, error)))
-        StreamPort._welcome(self, sock, peer)
+        type(self)._welcome(self, sock, peer)
 
     def _log_refusal(self, fault: str) -> None:
         suppressed = self._throttle.admit("option", self.reactor.seconds())
@@ -213,7 +221,7 @@ class StreamPort(Listener, tcp.Port):
             self._log.warn(
                 "a connection to port {port}: {fault} ({suppressed} not logged)",
                 event="option_refused",
-                port=self._realPortNumber,
+                port=self._place,
                 fault=fault,
                 suppressed=suppressed,
             )
@@ -240,7 +248,7 @@ class StreamPort(Listener, tcp.Port):
                 "accept on port {port}: {error}; trying again in {pause_s}s"
                 " ({suppressed} not logged)",
                 event="accept_error",
-                port=self._realPortNumber,
+                port=self._place,
                 error=errno.errorcode.get(cause.errno or 0, str(cause)),
                 pause_s=self._pause_s,
                 suppressed=suppressed,
