@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
 
@@ -16,10 +16,10 @@ from twisted.application.service import IService
 from twisted.python import usage
 
 from twistedsock import sockopts
-from twistedsock.errors import ConfigError, PluginError
+from twistedsock.errors import ConfigError, PluginError, Problem
 from twistedsock.host import registry
 from twistedsock.host.daemon import EX_CONFIG, EX_USAGE, Daemon, tell
-from twistedsock.host.loader import RawConfig, read_files, set_key
+from twistedsock.host.loader import RawConfig, format_path, read_files, set_key
 from twistedsock.host.logs import FORMATS
 from twistedsock.host.plan import ServicePlan, make_plans
 from twistedsock.host.settings import DEFAULT_PORT, DEFAULT_SERVICE
@@ -27,6 +27,8 @@ from twistedsock.wire.codecs import CODECS
 from twistedsock.wire.framing import FRAMINGS
 
 MAIN = "main"
+MAKING, CHANGING = ("port", "host", "service"), ("framing", "codec")  # flags of services.main
+LONGEST_TOLD = 80  # characters of a flag that are repeated to whoever typed it
 
 
 class Options(usage.Options):
@@ -77,7 +79,7 @@ class Options(usage.Options):
         self["set"].append(assignment)
 
     def opt_option(self, assignment: str) -> None:
-        """Set a socket option, as in TCP_KEEPIDLE=60s, on each listener that it fits; may be repeated"""  # noqa: E501 - usage.Options shows this as the flag's help
+        """Set a socket option of services.main, as in TCP_KEEPIDLE=60s, on each listener that it fits; may be repeated"""  # noqa: E501 - usage.Options shows this as the flag's help
         self["option"].append(assignment)
 
     opt_o = opt_option
@@ -134,18 +136,45 @@ def _explain(message: str, options: Options) -> str:
 def read_options(options: Options) -> RawConfig:
     """Return the files and flags of *options* as one raw table."""
     raw = read_files(options["config"])
-    flags = ("port", "host", "service", "framing", "codec")
-    named = {each.split(".")[1] for each in options["set"] if each.startswith("services.")}
-    if (
-        options["listen"]
-        or options["option"]
-        or any(options[flag] is not None for flag in flags)
-        or not (options["config"] or named - {MAIN})
-    ):
+    named = [each.split(".")[1] for each in options["set"] if each.startswith("services.")]
+    makes_main = options["listen"] or any(options[flag] is not None for flag in MAKING)
+    changes_main = options["option"] or any(options[flag] is not None for flag in CHANGING)
+    services = [*dict.fromkeys([*_services(raw), *named])]
+    is_alone = not (options["config"] or set(services) - {MAIN})
+    if makes_main or is_alone or (changes_main and MAIN in services):
         _merge_main(raw, options)
+    elif changes_main and not raw.problems:  # a file that cannot be read may have it
+        raw.problems += _homeless(options, services)
     for assignment in options["set"]:
         set_key(raw, assignment)
     return raw
+
+
+def _services(raw: RawConfig) -> list[str]:
+    services = raw.table.get("services")
+    return list(services) if isinstance(services, dict) else []
+
+
+def _homeless(options: Options, services: list[str]) -> Iterator[Problem]:
+    """Yield the flags that change ``services.main`` where there is none, each with another way."""
+    wishes = [(f"--{key}", key, options[key]) for key in CHANGING if options[key] is not None]
+    for assignment in options["option"]:
+        name, _, value = assignment.partition("=")
+        source = _source(assignment)
+        told = value if source.endswith(value) else "VALUE"
+        wishes.append((source, f"socket.{name}", told))
+    service = services[0] if len(services) == 1 else "NAME"
+    for source, key, value in wishes:
+        way = f"--set {format_path(('services', service))}.{key}={value}"
+        yield Problem(source, "", f"there is no services.{MAIN} for it; write {way}")
+
+
+def _source(assignment: str) -> str:
+    """Return what a fault in ``--option`` is told by: what was typed, or its name alone."""
+    for told in (assignment, assignment.partition("=")[0]):
+        if told.isprintable() and len(told) <= LONGEST_TOLD:
+            return f"--option {told}"
+    return "--option"
 
 
 def _merge_main(raw: RawConfig, options: Options) -> None:
@@ -165,7 +194,7 @@ def _merge_main(raw: RawConfig, options: Options) -> None:
             put(key, options[key], f"--{key}")
     for assignment in options["option"]:
         option, _, value = assignment.partition("=")
-        put("socket", {option: sockopts.read_value(option, value)}, f"--option {assignment}")
+        put("socket", {option: sockopts.read_value(option, value)}, _source(assignment))
     listen = list(options["listen"])
     wants_port = options["port"] is not None or options["host"] is not None
     sources = ["--listen"] * len(listen)

@@ -44,23 +44,18 @@ def command(
 
 def _probe(plans: Iterable[ServicePlan]) -> int:
     """Show what the kernel makes of the options; return the exit code."""
-    from rich.console import Console
-    from rich.table import Table
-
+    from twistedsock.cli.tables import show_line, show_table  # the verdict alone needs no tables
     from twistedsock.host.probe import probe
 
-    console = Console(markup=False, emoji=False, highlight=False, soft_wrap=True)
     code = 0
     for each in probe(plans):
         if each.error is not None:
             click.echo(f"{each.service}: {each.error}", err=True)
             code = code or (EX_NOPERM if each.error.is_permission else EX_UNAVAILABLE)
-            continue
-        table = Table("OPTION", "REQUESTED", "APPLIED", "EFFECTIVE", "REASON", box=None)
-        for outcome in each.report:
-            table.add_row(*_row(outcome))
-        console.print(f"{each.service} on {each.address}", style="bold")
-        console.print(table)
+        if each.report:
+            show_line(f"{each.service} on {each.address}", "bold")
+            columns = ("OPTION", "REQUESTED", "APPLIED", "EFFECTIVE", "REASON")
+            show_table(columns, [_row(outcome) for outcome in each.report])
     return code
 
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import errno
 import json
 import os
+import socket
 from typing import Any
 
 import click
-import rich.console
+import rich.padding
 import rich.table
 import rich.text
 
 from twistedsock import sockopts
-from twistedsock.addresses import parse_address
+from twistedsock.addresses import Address, parse_address
+from twistedsock.cli.tables import console, show_line, show_table
 from twistedsock.errors import AddressError, OptionError
 from twistedsock.sockopts.catalogue import LEVELS, PHASES, Option
 from twistedsock.sockopts.kernel import get_value, with_sysctls
@@ -28,8 +30,7 @@ from twistedsock.sockopts.kinds import (
 )
 from twistedsock.sockopts.trying import Trial, try_option
 
-EX_USAGE, EX_UNAVAILABLE, EX_NOPERM = 64, 69, 77  # sysexits.h
-PIPE_WIDTH = 1000  # of a table in a pipe: a line an option
+EX_UNAVAILABLE, EX_NOPERM = 69, 77  # sysexits.h
 
 
 def _level(_: click.Context, __: click.Parameter, text: str | None) -> str | None:
@@ -48,17 +49,23 @@ def _family(_: click.Context, __: click.Parameter, text: str | None) -> frozense
     if text is None:
         return frozenset()
     try:
-        return expand(text)
+        if kinds := expand(text.lower()):
+            return kinds
     except ValueError:
-        known = ", ".join(dict.fromkeys((*GROUPS, *SOCKETS)))
-        raise click.BadParameter(f"must be one of {known}; got {text!r}") from None
+        pass
+    known = ", ".join(dict.fromkeys((*GROUPS, *SOCKETS)))
+    raise click.BadParameter(f"must be one of {known}; got {text!r}")
 
 
 @click.command()
 @click.argument("words", nargs=-1, metavar="[NAME | WORD...]")
 @click.option("--level", callback=_level, help="Only this level: socket, ip, ipv6, tcp, udp...")
 @click.option("--family", callback=_family, help="Only what fits this: tcp, udp6, unix, packet...")
-@click.option("--phase", type=click.Choice(PHASES), help="Only what is set in this phase.")
+@click.option(
+    "--phase",
+    type=click.Choice(PHASES, case_sensitive=False),
+    help="Only what is set in this phase.",
+)
 @click.option("--of", "address", metavar="ADDRESS", help="Show what a new socket there would have.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
 @click.pass_context
@@ -74,8 +81,10 @@ def command(
     """List socket options; explain the one called NAME; or find those with each WORD.
 
     With --of, open one socket of the kind that ADDRESS needs, and show the values that it has.
+    Upper or lower case is all one. Exits 64 where no option is like that; with --of 69 where there
+    is no such socket, or 77 where a right is lacking.
     """
-    named = sockopts.SPELLINGS.get(words[0], ()) if len(words) == 1 else ()
+    named = _named(words[0]) if len(words) == 1 else ()
     chosen = [
         option
         for option in (named or sockopts.CATALOGUE.values())
@@ -103,40 +112,28 @@ def command(
         _list(chosen)
 
 
+def _named(word: str) -> tuple[Option, ...]:
+    """Return the options called *word*; an alias is one only as it is spelled: else a word."""
+    return sockopts.SPELLINGS.get(word) or sockopts.SPELLINGS.get(word.upper(), ())
+
+
 def _has(option: Option, word: str) -> bool:
     text = " ".join((option.name, option.meaning, *option.aliases)).lower()
     return word.lower() in text
-
-
-def _console() -> rich.console.Console:
-    console = rich.console.Console(markup=False, emoji=False, highlight=False)
-    if not console.is_terminal:
-        console.width = PIPE_WIDTH
-    return console
-
-
-def _table(*columns: str) -> rich.table.Table:
-    table = rich.table.Table(box=None, pad_edge=False, header_style="bold")
-    for name in columns[:-1]:
-        table.add_column(name, no_wrap=True)
-    table.add_column(columns[-1], overflow="fold")
-    return table
 
 
 # -- a list --
 
 
 def _list(options: list[Option]) -> None:
-    table = _table("NAME", "VALUE", "PHASE", "FITS", "MEANING")
-    table.columns[3].no_wrap = False
+    rows = []
     for option in options:
         how = option.value if option.is_writable else f"({option.value})"
-        fits = describe(option.fits)
-        table.add_row(option.name, how, option.phase, fits, rich.text.Text(option.meaning))
-    console = _console()
-    console.print(table)
-    count = f"{len(options)} options; in brackets: read only, or part of messages"
-    console.print(count, style="dim")
+        rows.append((option.name, how, option.phase, describe(option.fits), option.meaning))
+    columns = ("NAME", "VALUE", "PHASE", "FITS", "MEANING")
+    show_table(columns, rows, spare=columns[1:-1])
+    count = f"{len(options)} option{'s' if len(options) > 1 else ''}"
+    show_line(f"{count}; in brackets: read only, or part of messages", "dim")
 
 
 def _described(option: Option, with_trial: bool) -> dict[str, Any]:
@@ -206,15 +203,21 @@ def _explain(option: Option) -> None:
     if option.differs:
         rows.append(("read back", with_sysctls(option.differs)))
     rows += _trial_rows(trial)
-    console = _console()
-    console.print(rich.text.Text(option.name, "bold"))
-    console.print(rich.text.Text(f"  {option.meaning}."))
-    table = rich.table.Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 2))
+    screen = console()
+    if not screen.is_terminal:
+        label_width = max(len(name) for name, _ in rows)
+        click.echo(f"{option.name}\n  {option.meaning}.")
+        for name, text in rows:
+            click.echo(f"  {name:{label_width}}  {text}")
+        return
+    screen.print(rich.text.Text(option.name, "bold"))
+    screen.print(rich.padding.Padding(rich.text.Text(f"{option.meaning}."), (0, 0, 0, 2)))
+    table = rich.table.Table(box=None, show_header=False, padding=(0, 0, 0, 2))
     table.add_column(no_wrap=True, style="dim")
     table.add_column(overflow="fold")
     for name, text in rows:
         table.add_row(name, rich.text.Text(text))
-    console.print(table)
+    screen.print(table)
 
 
 def _when(option: Option) -> str:
@@ -262,11 +265,8 @@ def _show_values(context: click.Context, options: list[Option], text: str, as_js
         address = parse_address(text)
     except AddressError as error:
         raise click.UsageError(str(error)) from None
-    kinds = kinds_of_address(address)
-    # One socket of both kinds where the address may be of either: a dual-stack one.
-    kind = carriers(kinds)[-1]
     try:
-        sock = open_kind(kind, _raw_protocol(address.path) if address.scheme == "raw" else None)
+        sock, kinds = _open(address)
     except OSError as error:
         is_right = error.errno in (errno.EPERM, errno.EACCES)
         code = errno.errorcode.get(error.errno or 0, "")
@@ -280,23 +280,43 @@ def _show_values(context: click.Context, options: list[Option], text: str, as_js
         for option in options:
             if option.fits & kinds and option.is_readable and option.form.kind != "fd":
                 values.append(_value_of(sock, option))
+    if not values:
+        which = f"{options[0].name} cannot" if len(options) == 1 else "none of them can"
+        raise click.UsageError(f"{which} be read on a socket for {address}: {describe(kinds)}")
     if as_json:
         click.echo(json.dumps(values, indent=2))
         return
-    table = _table("NAME", "VALUE", "MEANING")
-    table.columns[1].no_wrap = False
+    rows = []
     for each in values:
         value = f"({each['error']})" if "error" in each else _shown(each["value"])
-        meaning = sockopts.CATALOGUE[each["name"]].meaning
-        table.add_row(each["name"], rich.text.Text(value), rich.text.Text(meaning))
-    _console().print(table)
+        rows.append((each["name"], value, sockopts.CATALOGUE[each["name"]].meaning))
+    show_table(("NAME", "VALUE", "MEANING"), rows)
+
+
+def _open(address: Address) -> tuple[socket.socket, frozenset[str]]:
+    """Return a new socket for *address*, which the caller closes, and the kinds that it is of.
+
+    Where it may be of either IP version it is a dual-stack one; without IPv6, one of IPv4.
+
+    Raises:
+        OSError: The system has no such socket, or the process no right to it.
+    """
+    protocol = _raw_protocol(address.path) if address.scheme == "raw" else None
+    kinds = kinds_of_address(address)
+    *others, last = carriers(kinds)
+    try:
+        return open_kind(last, protocol), kinds
+    except OSError as error:
+        if not others or error.errno != errno.EAFNOSUPPORT:
+            raise
+        return open_kind(others[0], protocol), frozenset(others)
 
 
 def _raw_protocol(name: str) -> int:
     return {"icmp": 1, "igmp": 2, "icmpv6": 58}.get(name) or int(name)
 
 
-def _value_of(sock: Any, option: Option) -> dict[str, Any]:
+def _value_of(sock: socket.socket, option: Option) -> dict[str, Any]:
     told = {"name": option.name, "level": option.level_name}
     try:
         return {**told, "value": option.form.decode(get_value(sock, option))}

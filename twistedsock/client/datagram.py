@@ -31,6 +31,7 @@ from twistedsock.client.outcomes import (
 from twistedsock.client.resolving import NumericName, resolve
 from twistedsock.client.transmission import ExchangeCounts, TransmissionParameters
 from twistedsock.errors import ClientError, TwistedsockError
+from twistedsock.sockopts import NOTHING_SET, Report
 from twistedsock.transports.datagram import DatagramPort
 from twistedsock.wire.codecs import find_codec
 
@@ -75,8 +76,10 @@ def connect_datagram(
 
     def opened(names: list[NumericName]) -> DatagramClient:
         sock = dial_first(found, names, checked)
-        finish(sock, checked)
-        return DatagramClient(reactor, found, sock, exchanges, codec=codec, timeout_s=timeout_s)
+        report = finish(sock, checked)
+        return DatagramClient(
+            reactor, found, sock, exchanges, codec=codec, timeout_s=timeout_s, options=report
+        )
 
     return resolve(reactor, found, timeout_s).addCallback(opened)
 
@@ -88,6 +91,7 @@ class DatagramClient(DatagramProtocol):
         address: The server, as the caller wrote it.
         five_tuple: Protocol, local and peer address and port.
         timeout_s: How long a request may take that is given no time of its own.
+        options: What became of the socket's options.
     """
 
     noisy = False
@@ -101,9 +105,11 @@ class DatagramClient(DatagramProtocol):
         *,
         codec: str = "bytes",
         timeout_s: float | None = None,
+        options: Report = NOTHING_SET,
     ) -> None:
         self.address = address
         self.timeout_s = timeout_s
+        self.options = options
         self._reactor = reactor
         self._exchanges = exchanges
         self._codec = find_codec(codec)

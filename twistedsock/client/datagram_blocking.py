@@ -29,6 +29,7 @@ from twistedsock.client.outcomes import (
 )
 from twistedsock.client.transmission import ExchangeCounts, TransmissionParameters
 from twistedsock.errors import ClientError
+from twistedsock.sockopts import NOTHING_SET, Report
 from twistedsock.wire.codecs import find_codec
 
 MAX_DATAGRAM_BYTES = 65_535  # above any UDP payload, so that nothing is cut
@@ -71,8 +72,10 @@ def connect_datagram_blocking(
     find_codec(codec)  # a wrong name fails here, before there is a socket to close
     exchanges = Exchanges(parameters or TransmissionParameters(), random or SystemRandom())
     sock = dial(found, None, checked)
-    finish(sock, checked)
-    return BlockingDatagramClient(found, sock, exchanges, codec=codec, timeout_s=timeout_s)
+    report = finish(sock, checked)
+    return BlockingDatagramClient(
+        found, sock, exchanges, codec=codec, timeout_s=timeout_s, options=report
+    )
 
 
 class BlockingDatagramClient:
@@ -82,6 +85,7 @@ class BlockingDatagramClient:
         address: The server, as the caller wrote it.
         five_tuple: Protocol, local and peer address and port.
         timeout_s: How long a request may take that is given no time of its own.
+        options: What became of the socket's options.
     """
 
     def __init__(
@@ -92,9 +96,11 @@ class BlockingDatagramClient:
         *,
         codec: str = "bytes",
         timeout_s: float | None = None,
+        options: Report = NOTHING_SET,
     ) -> None:
         self.address = address
         self.timeout_s = timeout_s
+        self.options = options
         self._sock = sock
         self._exchanges = exchanges
         self._codec = find_codec(codec)

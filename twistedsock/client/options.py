@@ -13,15 +13,19 @@ from twistedsock.sockopts.kinds import kinds_of_socket
 
 Options = Mapping[str, object]
 NONE: Options = {}
+EXAMPLE = '{"TCP_USER_TIMEOUT": "10s"}'
 
 
 def check(address: Address, options: Options | None) -> Options:
     """Return *options*, which are right for a socket that connects to *address*.
 
     Raises:
-        OptionError: One is unknown, has a wrong value or fits no such socket.
+        OptionError: One is unknown, has a wrong value or fits no such socket; or they are no
+            mapping.
     """
-    options = options or NONE
+    options = NONE if options is None else options
+    if not isinstance(options, Mapping) or not all(isinstance(name, str) for name in options):
+        raise OptionError(f"options must be values by name, such as {EXAMPLE}; got {options!r}")
     for name, fault in sockopts.check_options(options, [address], "connect").items():
         raise OptionError(f"{name}: {fault}", name)
     return options

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import pydantic
@@ -21,6 +21,7 @@ from twistedsock.host.settings import AccessConfig, Config, ListenConfig, Servic
 from twistedsock.policy.access import AccessList
 from twistedsock.policy.limits import Limits
 from twistedsock.service import SocketService
+from twistedsock.sockopts.kinds import kinds_of_address
 from twistedsock.wire.codecs import CODECS
 
 SERVED_SCHEMES = ("tcp", "udp")
@@ -38,6 +39,16 @@ class ListenerPlan:
     address: Address
     backlog: int
     options: sockopts.SocketPlan
+
+    def at(self, address: Address) -> ListenerPlan:
+        """Return this plan for *address*, one of those that the name in it stands for.
+
+        A name takes the options of both IP versions; each of its sockets those of its own.
+        """
+        kinds = kinds_of_address(address)
+        settings = [each for each in self.options.settings if each.option.fits & kinds]
+        options = replace(self.options, settings=tuple(settings))
+        return replace(self, address=address, options=options)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,18 +9,18 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 
 from twistedsock import sockopts
-from twistedsock.addresses import LOOPBACK, WILDCARD, Address, is_numeric
-from twistedsock.errors import BindError, OptionError
+from twistedsock.addresses import LOOPBACK, WILDCARD, Address
+from twistedsock.errors import BindError
 from twistedsock.host.plan import ListenerPlan, ServicePlan
 from twistedsock.host.server import report_of
 from twistedsock.sockopts import NOTHING_SET, Report
-from twistedsock.transports.binding import Refused, open_listener
+from twistedsock.transports.binding import Refused, open_listener, resolve
 
-PATIENCE_S = 5.0  # for a connection to ourselves
+PATIENCE_S = 1.0  # for a connection to ourselves
 LOOPBACK_6 = "::1"
 
 
@@ -30,8 +30,10 @@ class Probe:
 
     Attributes:
         service: The service's name.
-        address: The configured address, which was not opened.
-        report: What the kernel made of the options; as far as it went, where it refused one.
+        address: What the daemon would open, and was not: the configured address, or one of those
+            that its name stands for.
+        report: What the kernel made of the options, the refused ones among them; empty where no
+            such socket can be opened.
         error: Why the daemon would not start; None where it would.
     """
 
@@ -46,47 +48,60 @@ def probe(plans: Iterable[ServicePlan]) -> Iterator[Probe]:
     for plan in plans:
         for listener in plan.listeners:
             try:
-                report, error = _try(listener), None
-            except BindError as refusal:
-                # Told for the address that is configured.
-                reason = str(refusal).removeprefix(f"{refusal.address}: ")
-                report, error = NOTHING_SET, BindError(listener.address, reason, refusal.errno)
-            yield Probe(plan.name, listener.address, report, error)
+                addresses = resolve(listener.address)
+            except BindError as error:
+                yield Probe(plan.name, listener.address, NOTHING_SET, error)
+                continue
+            for address in addresses:
+                yield Probe(plan.name, address, *_try(listener.at(address)))
 
 
-def _try(listener: ListenerPlan) -> Report:
+def _try(listener: ListenerPlan) -> tuple[Report, BindError | None]:
     stand_in = _stand_in(listener.address)
-    if listener.options.refusal == "strict":
-        for name, fault in sockopts.lacking(listener.options, sockopts.held()).items():
-            raise BindError(stand_in, f"{name} {fault}", errno.EPERM)
     refused: Refused = {}
-    with closing(open_listener(stand_in, listener.options, listener.backlog, refused)) as sock:
-        if stand_in.kind == "stream" and listener.options.at("connected"):
-            _try_connection(sock, listener, stand_in, refused)
-        return report_of(sock, listener, refused)
+    # Where the first refusal ends the start, the others are worth knowing, too.
+    patient = replace(listener, options=replace(listener.options, refusal="warn"))
+    try:
+        with closing(open_listener(stand_in, patient.options, patient.backlog, refused)) as sock:
+            if stand_in.kind == "stream" and patient.options.at("connected"):
+                _try_connection(sock, patient, refused)
+            report = report_of(sock, patient, refused)
+    except BindError as error:
+        # Told for the address that is configured.
+        reason = str(error).removeprefix(f"{error.address}: ")
+        return NOTHING_SET, BindError(listener.address, reason, error.errno)
+    return report, _why_not(listener, refused)
+
+
+def _why_not(listener: ListenerPlan, refused: Refused) -> BindError | None:
+    """Return why the daemon would not open *listener*; None where it would."""
+    if listener.options.refusal != "strict":
+        return None
+    for name, right in sockopts.lacking(listener.options, sockopts.held()).items():
+        return BindError(listener.address, f"{name} {right}", errno.EPERM)
+    for setting, error in refused.items():
+        fault = sockopts.refusal_of(setting.option, setting.name, error)
+        return BindError(listener.address, str(fault), fault.errno)
+    return None
 
 
 def _stand_in(address: Address) -> Address:
     """Return an address of the same kind that is nobody's."""
     if address.host == WILDCARD:
         return replace(address, port=0)
-    is_v6 = is_numeric(address.host) and ":" in address.host
-    return replace(address, host=LOOPBACK_6 if is_v6 else LOOPBACK, port=0)
+    return replace(address, host=LOOPBACK_6 if ":" in address.host else LOOPBACK, port=0)
 
 
-def _try_connection(
-    sock: socket.socket, listener: ListenerPlan, stand_in: Address, refused: Refused
-) -> None:
-    """Accept a connection of our own, and set on it what connections get."""
+def _try_connection(sock: socket.socket, listener: ListenerPlan, refused: Refused) -> None:
+    """Accept a connection of our own, and set on it what connections get.
+
+    A listener may not hear us, by options such as SO_BINDTODEVICE, IP_MINTTL or a filter; then
+    nothing is known of its connections, and nothing is wrong.
+    """
     host, port = sock.getsockname()[:2]
     host = LOOPBACK_6 if host == "::" else LOOPBACK if host == "0.0.0.0" else host
     sock.settimeout(PATIENCE_S)
-    try:
-        with socket.create_connection((host, port), PATIENCE_S) as peer:
-            peer.sendall(b"\0")  # some listeners accept only whoever has spoken
-            with closing(sock.accept()[0]) as accepted:
-                sockopts.set_phase(accepted, listener.options, "connected", refused)
-    except OptionError as error:
-        raise BindError(stand_in, str(error), error.errno) from error
-    except OSError as error:
-        raise BindError.from_os_error(stand_in, error) from error
+    with suppress(OSError), socket.create_connection((host, port), PATIENCE_S) as peer:
+        peer.sendall(b"\0")  # some listeners accept only whoever has spoken
+        with closing(sock.accept()[0]) as accepted:
+            sockopts.set_phase(accepted, listener.options, "connected", refused)

@@ -80,8 +80,9 @@ class HostedService(Service):
         Raises:
             BindError: One could not be opened; the caller calls ``discard``.
         """
-        for plan in self.plan.listeners:
-            for address in resolve(plan.address):
+        for listener in self.plan.listeners:
+            for address in resolve(listener.address):
+                plan = listener.at(address)
                 refused: Refused = {}
                 sock = open_listener(address, plan.options, plan.backlog, refused)
                 report = report_of(sock, plan, refused)
