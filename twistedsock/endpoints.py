@@ -7,7 +7,8 @@ A string is any endpoint string after ``sock:``, with options among its paramete
     sock:ssl:443:privateKey=key.pem:TCP_CONGESTION=bbr
     sock:unix:/run/x.sock:SO_PASSCRED=1
 
-What is no option belongs to the string beneath, which means what it means without ``sock:``.
+What is no option belongs to the string beneath, which means what it means without ``sock:``; only
+the backlog is 1024 and TCP_NODELAY on where nothing else is said.
 Options are set before bind(2) or connect(2), each in its phase. A colon inside a value is written
 ``\:``. ``refused_options=warn`` goes on where the kernel refuses one, as in a configuration file.
 

@@ -99,11 +99,13 @@ class OptionError(TwistedsockError):
     Attributes:
         option: Its name as it was written; empty where the text does not begin with it.
         errno: The kernel's error number; None where it was not asked.
+        report: What became of the options that were set before it; None where none was.
     """
 
     def __init__(self, text: str, option: str = "", number: int | None = None) -> None:
         self.option = option
         self.errno = number
+        self.report: object = None  # a sockopts.Report, of a floor above
         super().__init__(text)
 
 

@@ -90,7 +90,7 @@ def test_an_option_goes_to_each_listener_that_it_fits() -> None:
         ("TCP_CONGESTION=a=b", b"a=b\0"),
         ("x={level=6, number=4, value=60}", 60),
         ('x={level="IPPROTO_TCP", number=4, value="hex:3c00"}', b"\x3c\0"),
-        ("TCP_NODELAY={level=6, number=4, value=60}", 60),
+        ("KeepAliveTimeSec=60", 60),
     ],
 )
 def test_a_text_is_read_in_the_option_s_own_form(text: str, value: object) -> None:
@@ -128,6 +128,7 @@ def test_the_later_of_two_flags_counts() -> None:
         ("TCP_INFO=1", "TCP_INFO: can only be read"),
         ('x={level=6, number=4, value=1, phase="late"}', "x: phase must be one of socket,"),
         ("x={level=6, number=4, value=1979-05-27}", "x: value must be a whole number"),
+        ("TCP_NODELAY={level=6, number=4, value=60}", "TCP_NODELAY: has a name here: write"),
         ("x=" + "[" * 10_000, "x: no socket option has this name"),
         ("IP_TOS=" + "[" * 10_000, "IP_TOS: must be one of CS0"),
     ],

@@ -158,7 +158,7 @@ WRONG: list[tuple[Options, str]] = [
     ({"TCP_INFO": 1}, "TCP_INFO: can only be read"),
     ({"IPV6_TCLASS": 0}, "IPV6_TCLASS: fits only"),
     ({"Mark": 1, "SO_MARK": 1}, "SO_MARK: Mark sets the same option"),
-    ({"x": {"level": 6, "number": 4, "value": 1, "phase": "listening"}}, "x: fits only a"),
+    ({"x": {"level": 1, "number": 9, "value": 1, "phase": "listening"}}, "x: fits only a"),
     ({"x": {"level": 6, "number": 4, "value": 1, "phase": "late"}}, "x: phase must be one of"),
     ({"x": {"level": 6, "number": 4}}, "x: a raw option has level, number and value"),
     ({"": 1}, ": no socket option has this name"),

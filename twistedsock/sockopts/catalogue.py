@@ -214,6 +214,8 @@ def find_options(name: str) -> tuple[Option, ...]:
     Raises:
         OptionError: None has this name; the message says which one comes near.
     """
+    if not isinstance(name, str):  # a table that a program made
+        raise OptionError(f"the name of a socket option is a text, not a {type(name).__name__}")
     found = SPELLINGS.get(name)
     if found is None:
         near = difflib.get_close_matches(name.upper(), CATALOGUE, 1)

@@ -52,8 +52,8 @@ def get_value(sock: socket.socket, option: Option) -> Raw:
         return plain.getsockopt(option.level, option.number, min(size, MAX_READ_BYTES))
 
 
-# struct sockaddr_in and sockaddr_in6; of a UNIX peer, which may have no name, the family.
-_NAME_BYTES = {socket.AF_INET: 16, socket.AF_INET6: 28, socket.AF_UNIX: 2}
+# struct sockaddr_in, sockaddr_in6, sockaddr_vm; of a UNIX peer, which may have no name, the family.
+_NAME_BYTES = {socket.AF_INET: 16, socket.AF_INET6: 28, socket.AF_UNIX: 2, AF_VSOCK: 16}
 
 
 @contextmanager

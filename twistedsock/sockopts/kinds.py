@@ -102,7 +102,7 @@ def kinds_of_socket(sock: socket.socket) -> frozenset[str]:
         if name is None:
             return frozenset()
         versions = [6] if family == socket.AF_INET6 else [4]
-        if family == socket.AF_INET6 and _carries_ip4(sock):
+        if family == socket.AF_INET6 and name != "raw" and _carries_ip4(sock):
             versions.append(4)
         return frozenset(f"{name}{version}" for version in versions)
     for kind, (known_family, known_type, _) in SOCKETS.items():

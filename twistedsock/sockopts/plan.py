@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal, get_args
 
 from twistedsock.addresses import Address
 from twistedsock.errors import OptionError
 from twistedsock.sockopts.catalogue import (
+    CATALOGUE,
     LEVELS,
     PHASES,
     SPELLINGS,
@@ -19,7 +22,16 @@ from twistedsock.sockopts.catalogue import (
     make_form,
 )
 from twistedsock.sockopts.kinds import GROUPS, STREAMS, describe, kinds_of_address
-from twistedsock.sockopts.values import HEX, MAX_INT, MAX_UINT, MIN_INT, Raw, octets, read_text
+from twistedsock.sockopts.values import (
+    HEX,
+    MAX_INT,
+    MAX_UINT,
+    MIN_INT,
+    Raw,
+    octets,
+    read_text,
+    shown,
+)
 
 Refusal = Literal["strict", "warn", "ignore"]
 """What follows when the kernel refuses an option: the socket is given up, or used without it, with
@@ -28,7 +40,14 @@ a warning or without."""
 Role = Literal["listen", "connect"]
 
 REFUSALS: Final[tuple[Refusal, ...]] = get_args(Refusal)
+SYSTEMD_SECONDS = "Sec"  # the end of those of its names that take a number of seconds
 RAW_KEYS = ("level", "number", "value", "phase")
+# Reading these as octets would write past the buffer, under whatever name.
+_NOT_FOR_PYTHON = {
+    (option.level, option.number)
+    for option in CATALOGUE.values()
+    if "r" in option.access and not option.is_readable
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +64,7 @@ class Setting:
 
     name: str
     option: Option
-    requested: object
+    requested: object = field(hash=False)  # it may be a list or a table
     value: Raw
     phases: tuple[Phase, ...]
 
@@ -142,6 +161,8 @@ def read_value(name: str, text: str) -> object:
         except (ValueError, RecursionError):  # the parser's own limits are among them
             return text
     found = SPELLINGS.get(name)
+    if name.endswith(SYSTEMD_SECONDS) and re.fullmatch("[0-9]{1,9}", text):
+        return int(text)
     return text if found is None else read_text(found[0].form, text)
 
 
@@ -178,7 +199,7 @@ def _read(
 
 
 def _read_one(name: str, value: object) -> list[_Wish]:
-    if isinstance(value, Mapping) and {"level", "number"} & value.keys():
+    if isinstance(value, Mapping) and is_raw(value):
         return [_read_raw(name, value)]
     wishes = []
     for option in find_options(name):
@@ -186,10 +207,16 @@ def _read_one(name: str, value: object) -> list[_Wish]:
         several = isinstance(value, list | tuple) and option.is_repeated
         for each in list(value) if several else [value]:  # type: ignore[call-overload]
             # systemd.socket(5): a number alone is of seconds, where the name says so.
-            is_systemds = name.endswith("Sec") and type(each) is int
+            is_systemds = name.endswith(SYSTEMD_SECONDS) and type(each) is int
             meant = f"{each}s" if is_systemds else each
-            wishes.append(_Wish(name, option, each, option.form.encode(meant)))
+            raw = option.form.encode(meant)
+            wishes.append(_Wish(name, option, copy.deepcopy(each), raw))  # the caller's may change
     return wishes
+
+
+def is_raw(value: object) -> bool:
+    """Return whether *value* is the table of an option that has no name here."""
+    return isinstance(value, Mapping) and bool({"level", "number"} & value.keys())
 
 
 def check_writable(option: Option) -> None:
@@ -204,6 +231,8 @@ def check_writable(option: Option) -> None:
 
 def _read_raw(name: str, table: Mapping[str, Any]) -> _Wish:
     """Read an option that has no name here: ``{level, number, value, phase}``."""
+    if name in SPELLINGS:
+        raise OptionError("has a name here: write its value, or give the raw option another name")
     unknown = [key for key in table if key not in RAW_KEYS]
     if unknown or not {"level", "number", "value"} <= table.keys():
         raise OptionError(
@@ -218,10 +247,10 @@ def _read_raw(name: str, table: Mapping[str, Any]) -> _Wish:
     for key, each in (("level", level), ("number", number)):
         if isinstance(each, bool) or not isinstance(each, int) or not 0 <= each <= MAX_INT:
             known = f", or one of {', '.join(LEVELS)}" if key == "level" else ""
-            raise OptionError(f"{key} must be 0 to {MAX_INT}{known}; got {each!r}")
+            raise OptionError(f"{key} must be 0 to {MAX_INT}{known}; got {shown(each)}")
     phase = table.get("phase", "socket")
     if phase not in PHASES:
-        raise OptionError(f"phase must be one of {', '.join(PHASES)}; got {phase!r}")
+        raise OptionError(f"phase must be one of {', '.join(PHASES)}; got {shown(phase)}")
     form = make_form("bytes" if isinstance(value, bytes | str) else "int")
     option = Option(
         name=name,
@@ -230,11 +259,18 @@ def _read_raw(name: str, table: Mapping[str, Any]) -> _Wish:
         number=number,
         value=form.kind,
         form=form,
-        fits=GROUPS["all"],
+        access="w" if (level, number) in _NOT_FOR_PYTHON else "rw",
+        fits=_kinds_at(level),
         phase=phase,
         meaning="An option without a name",
     )
     return _Wish(name, option, value, _raw_value(value))
+
+
+def _kinds_at(level: int) -> frozenset[str]:
+    """Return the kinds of sockets that have options at *level*: all where we know of none."""
+    at_level = [option.fits for option in CATALOGUE.values() if option.level == level]
+    return frozenset[str]().union(*at_level) or GROUPS["all"]
 
 
 def _raw_value(value: object) -> Raw:
@@ -247,7 +283,7 @@ def _raw_value(value: object) -> Raw:
     if isinstance(value, bytes | str):
         return octets(value)
     raise OptionError(
-        f'value must be a whole number of 32 bits, a text or "hex:..."; got {value!r}'
+        f'value must be a whole number of 32 bits, a text or "hex:..."; got {shown(value)}'
     )
 
 
@@ -265,12 +301,15 @@ def _check_fit(options: list[Option], places: list[tuple[frozenset[str], Role]])
 
 
 def _phases(option: Option, kinds: frozenset[str], role: Role) -> tuple[Phase, ...]:
-    """Return when *option* is set on a socket of *kinds*; never where it does not fit."""
-    if not option.fits & kinds:
+    """Return when *option* is set on a socket of *kinds*; never where it does not fit.
+
+    A socket of no kind that we know takes what any socket takes.
+    """
+    if not (option.fits & kinds if kinds else option.fits == GROUPS["all"]):
         return ()
     if role == "connect":
         return () if option.phase == "listening" else (option.phase,)
-    accepts = bool(kinds & STREAMS)
+    accepts = not kinds or bool(kinds & STREAMS)  # of a kind without a name we know nothing
     if not accepts and option.phase in ("listening", "connected"):
         return ()
     # Set on the listener, too: so that what is wrong shows before anybody connects.

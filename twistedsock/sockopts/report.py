@@ -110,7 +110,7 @@ def _outcome(sock: socket.socket, setting: Setting, error: OSError | None) -> Ou
         reason = str(fault).removeprefix(f"{setting.name}: ")
         code = errno.errorcode.get(error.errno or 0, "")
         return outcome(None, None, True, reason, code or str(error.errno))
-    if phase == "connected" and _listens(sock):
+    if phase == "connected" and listens(sock):
         return outcome(applied, None, False, "set on each connection")
     told = CATALOGUE.get(option.read_as, option)
     if not told.is_readable or told.number is None:
@@ -126,7 +126,8 @@ def _outcome(sock: socket.socket, setting: Setting, error: OSError | None) -> Ou
     return outcome(applied, effective, True, reason)
 
 
-def _listens(sock: socket.socket) -> bool:
+def listens(sock: socket.socket) -> bool:
+    """Return whether *sock* accepts connections."""
     try:
         return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
     except (OSError, AttributeError):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from twistedsock.sockopts.catalogue import Option
 from twistedsock.sockopts.kernel import get_value, set_value
 from twistedsock.sockopts.kinds import carriers, open_kind
-from twistedsock.sockopts.values import MAX_INT, MIN_INT
+from twistedsock.sockopts.values import MAX_INT, MAX_UINT, MIN_INT
 
 # Raw sockets of these take options that others do not.
 _PROTOCOLS = {"raw4": (socket.IPPROTO_ICMP, None), "raw6": (socket.IPPROTO_ICMPV6, None)}
@@ -95,6 +95,8 @@ def _with_range(option: Option, trial: Trial) -> Trial:
     def accepts_it(value: int) -> bool:
         return attempt(value) is not None
 
+    if is_unsigned and not (accepts_it(0) and accepts_it(-1)):  # not a range: powers of two, groups
+        return trial
     greatest = -1 if is_unsigned else _edge(accepts_it, start, MAX_INT)
     least = 0 if is_unsigned else _edge(accepts_it, start, lowest)
     accepts, becomes = [], []
@@ -114,7 +116,9 @@ def _with_range(option: Option, trial: Trial) -> Trial:
 def _starts(option: Option) -> Iterator[int]:
     """Yield values of which one is likely to be right."""
     low, high = option.form.low, option.form.high
-    yield from (value for value in (1, low, high, 0, 1000) if value is not None)
+    # setsockopt takes a C int: the greatest of those without a sign is handed over as -1.
+    likely = (1, low, -1 if high == MAX_UINT else high, 0, 1000)
+    yield from (value for value in likely if value is not None)
 
 
 def _edge(accepts: Callable[[int], bool], inside: int, outside: int) -> int:
