@@ -793,7 +793,13 @@ MISSING: dict[str, tuple[str, set[int]]] = {
     ),
 }
 # getsockopt takes a header that Python's cannot pass in.
-NOT_CHECKED = {"TCP_ZEROCOPY_RECEIVE", "MPTCP_TCPINFO", "MPTCP_SUBFLOW_ADDRS", "MPTCP_FULL_INFO"}
+NOT_CHECKED = {
+    "TCP_AO_GET_KEYS",
+    "TCP_ZEROCOPY_RECEIVE",
+    "MPTCP_TCPINFO",
+    "MPTCP_SUBFLOW_ADDRS",
+    "MPTCP_FULL_INFO",
+}
 # The kernel takes these beyond the table's range, which is that of what it makes sense to ask.
 LENIENT = {
     "IPV6_CHECKSUM": {"under"},

@@ -63,6 +63,20 @@ _NUMBERS_ARE_LINUXS = sys.platform == "linux"
 _NUMBERS_ARE_GENERIC = _NUMBERS_ARE_LINUXS and socket.SO_REUSEADDR == 2 and socket.SO_KEEPALIVE == 9
 
 
+# Values that getsockopt(2) wants to be asked for by what stands in the buffer, or in its length.
+_NOT_TOLD = {
+    "fprog",
+    "struct ip_msfilter",
+    "struct group_filter",
+    "struct in6_flowlabel_req",
+    "struct tcp_zerocopy_receive",
+    "struct tcp_ao_info_opt",
+    "struct tcp_ao_getsockopt",
+    "struct mptcp_subflow_data",
+    "struct mptcp_full_info",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Option:
     """One socket option.
@@ -114,9 +128,9 @@ class Option:
         """Whether getsockopt(2) tells it to Python.
 
         A filter it does not: there the length counts instructions, and the kernel would write
-        past the buffer.
+        past the buffer. Nor what is asked by the buffer's own content, which Python cannot fill.
         """
-        return "r" in self.access and self.form.kind != "fprog"
+        return "r" in self.access and self.value not in _NOT_TOLD
 
     @property
     def is_repeated(self) -> bool:
