@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from twistedsock.service import ServiceSettings, Session, SocketService
     from twistedsock.services.echo_reply import EchoReply
     from twistedsock.services.reliable import ReliableAnswers, reliable
+    from twistedsock.transports.awaitable import Socket
 
 _HOMES = {
     "AddressError": "errors",
@@ -76,6 +77,7 @@ _HOMES = {
     "ServiceSettings": "service",
     "Session": "service",
     "SessionClosed": "errors",
+    "Socket": "transports.awaitable",
     "SocketService": "service",
     "TimedOut": "errors",
     "TransmissionParameters": "client.transmission",
@@ -117,6 +119,7 @@ __all__ = [
     "ServiceSettings",
     "Session",
     "SessionClosed",
+    "Socket",
     "SocketService",
     "TimedOut",
     "TransmissionParameters",
