@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from twistedsock.service import ServiceSettings, Session, SocketService
     from twistedsock.services.echo_reply import EchoReply
     from twistedsock.services.reliable import ReliableAnswers, reliable
-    from twistedsock.transports.awaitable import Socket
+    from twistedsock.transports.awaited.awaitable import Socket
 
 _HOMES = {
     "AddressError": "errors",
@@ -77,7 +77,7 @@ _HOMES = {
     "ServiceSettings": "service",
     "Session": "service",
     "SessionClosed": "errors",
-    "Socket": "transports.awaitable",
+    "Socket": "transports.awaited.awaitable",
     "SocketService": "service",
     "TimedOut": "errors",
     "TransmissionParameters": "client.transmission",

@@ -17,9 +17,9 @@ from side_by_side import Net, side_by_side
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
-from twistedsock.transports.readiness import loop_of
+from twistedsock.transports.awaited.readiness import loop_of
+from twistedsock.transports.awaited.waiting import CALLS_A_TURN
 from twistedsock.transports.socket import socketpair
-from twistedsock.transports.waiting import CALLS_A_TURN
 
 ensure = pytest_twisted.ensureDeferred
 TEXT = "one\ntwo\r\nthree\rfour\n\n\r\r\nfünf €\nlast"

@@ -18,10 +18,10 @@ from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.internet.task import Clock
 
 from twistedsock import Socket
-from twistedsock.transports import attempts, waiting
-from twistedsock.transports.readiness import loop_of
+from twistedsock.transports.awaited import attempts, waiting
+from twistedsock.transports.awaited.readiness import loop_of
+from twistedsock.transports.awaited.waiting import Deadlines, Wait
 from twistedsock.transports.socket import create_connection, create_server, fromfd, socketpair
-from twistedsock.transports.waiting import Deadlines, Wait
 
 ensure = pytest_twisted.ensureDeferred
 TYPES = [socket.SOCK_STREAM, socket.SOCK_SEQPACKET, socket.SOCK_DGRAM]

@@ -1,5 +1,6 @@
 """The west wing: sockets and the reactor. Takes any Twisted factory or protocol.
 
 Never a service, never the config file. Reading order: binding, hotloop, connection, stream,
-datagram.
+datagram; optioned and opening (a reactor whose sockets have options); socket and its rooms in
+``awaited`` (the awaitable Socket).
 """

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from twisted.internet.defer import Deferred
 
-from twistedsock.transports.awaitable import Socket as Socket
-from twistedsock.transports.lookups import getaddrinfo as getaddrinfo
-from twistedsock.transports.lookups import getfqdn as getfqdn
-from twistedsock.transports.lookups import gethostbyaddr as gethostbyaddr
-from twistedsock.transports.lookups import gethostbyname as gethostbyname
-from twistedsock.transports.lookups import gethostbyname_ex as gethostbyname_ex
-from twistedsock.transports.lookups import getnameinfo as getnameinfo
+from twistedsock.transports.awaited.awaitable import Socket as Socket
+from twistedsock.transports.awaited.lookups import getaddrinfo as getaddrinfo
+from twistedsock.transports.awaited.lookups import getfqdn as getfqdn
+from twistedsock.transports.awaited.lookups import gethostbyaddr as gethostbyaddr
+from twistedsock.transports.awaited.lookups import gethostbyname as gethostbyname
+from twistedsock.transports.awaited.lookups import gethostbyname_ex as gethostbyname_ex
+from twistedsock.transports.awaited.lookups import getnameinfo as getnameinfo
 
 if TYPE_CHECKING:
     from collections.abc import Buffer  # type: ignore[attr-defined]  # Python 3.12

@@ -14,8 +14,8 @@ import warnings
 from types import TracebackType
 from typing import Any, Self, SupportsIndex
 
-from twistedsock.transports.readiness import loop_of
-from twistedsock.transports.waiting import Lines
+from twistedsock.transports.awaited.readiness import loop_of
+from twistedsock.transports.awaited.waiting import Lines
 
 _LINGER = struct.Struct("ii")  # struct linger: on or off, seconds (socket(7))
 

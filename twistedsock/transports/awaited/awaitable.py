@@ -19,13 +19,19 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
-from twistedsock.transports.attempts import Connect, ReceiveAll, SendAll, SendFile, SendWhole
-from twistedsock.transports.buffered import BinaryFile
-from twistedsock.transports.held import HeldSocket
-from twistedsock.transports.lookups import needs_resolving, resolve
-from twistedsock.transports.streams import RawFile
-from twistedsock.transports.text import TextFile
-from twistedsock.transports.waiting import Unfinished
+from twistedsock.transports.awaited.attempts import (
+    Connect,
+    ReceiveAll,
+    SendAll,
+    SendFile,
+    SendWhole,
+)
+from twistedsock.transports.awaited.buffered import BinaryFile
+from twistedsock.transports.awaited.files import RawFile
+from twistedsock.transports.awaited.held import HeldSocket
+from twistedsock.transports.awaited.lookups import needs_resolving, resolve
+from twistedsock.transports.awaited.text import TextFile
+from twistedsock.transports.awaited.waiting import Unfinished
 
 if TYPE_CHECKING:
     from collections.abc import Buffer  # type: ignore[attr-defined]  # Python 3.12

@@ -21,8 +21,7 @@ from twisted.internet.interfaces import IReadDescriptor, IReadWriteDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from twistedsock.transports.hotloop import EVENTS_A_ROUND, ROUNDS_A_TURN, TURN_S
-from twistedsock.transports.waiting import (
+from twistedsock.transports.awaited.waiting import (
     CALLS_A_TURN,
     ERROR,
     PEER_ENDED,
@@ -34,6 +33,7 @@ from twistedsock.transports.waiting import (
     Lines,
     Loop,
 )
+from twistedsock.transports.hotloop import EVENTS_A_ROUND, ROUNDS_A_TURN, TURN_S
 
 _LOOP = "_twistedsock_waiting"  # the attribute of a reactor that holds its loop
 EDGE = 1 << 31  # EPOLLET

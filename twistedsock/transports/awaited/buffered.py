@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 
-from twistedsock.transports.streams import File, RawFile
+from twistedsock.transports.awaited.files import File, RawFile
 
 if TYPE_CHECKING:
     from collections.abc import Buffer  # type: ignore[attr-defined]  # Python 3.12
@@ -43,7 +43,7 @@ class BinaryFile(File[bytes]):
             warnings.warn(text, ResourceWarning, 2, source=self)
 
     def __repr__(self) -> str:
-        return f"<twistedsock.transports.buffered.BinaryFile mode={self.mode!r}>"
+        return f"<twistedsock.BinaryFile mode={self.mode!r}>"
 
     @property
     def name(self) -> int:

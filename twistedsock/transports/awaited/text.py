@@ -14,8 +14,8 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from twistedsock.transports.buffered import BinaryFile
-from twistedsock.transports.streams import File
+from twistedsock.transports.awaited.buffered import BinaryFile
+from twistedsock.transports.awaited.files import File
 
 CHUNK_BYTES = 8192  # decoded, or kept before they are written, at once
 _WITHOUT_MARK = {
@@ -71,9 +71,7 @@ class TextFile(File[str]):
             self.buffer._unsent += self._unwritten  # which warns of it
 
     def __repr__(self) -> str:
-        return (
-            f"<twistedsock.transports.text.TextFile mode={self.mode!r} encoding={self.encoding!r}>"
-        )
+        return f"<twistedsock.TextFile mode={self.mode!r} encoding={self.encoding!r}>"
 
     @property
     def name(self) -> int:

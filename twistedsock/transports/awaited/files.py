@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred, DeferredLock
 if TYPE_CHECKING:
     from collections.abc import Buffer  # type: ignore[attr-defined]  # Python 3.12
 
-    from twistedsock.transports.awaitable import Socket
+    from twistedsock.transports.awaited.awaitable import Socket
 
 _T = TypeVar("_T")
 _Line = TypeVar("_Line", bytes, str)
@@ -140,7 +140,7 @@ class RawFile(File[bytes]):
         self._let_go()
 
     def __repr__(self) -> str:
-        return f"<twistedsock.transports.streams.RawFile mode={self.mode!r}>"
+        return f"<twistedsock.RawFile mode={self.mode!r}>"
 
     def _let_go(self) -> None:
         sock, self._sock, self.closed = getattr(self, "_sock", None), None, True
