@@ -4,7 +4,7 @@ Text to values and back, with the standard library's ipaddress; never a socket, 
 
     tcp:127.0.0.1:8888   tcp:[::1]:8888   tcp:8888 (loopback)   tcp:*:8888 (every address)
     udp:...              unix:/run/x.sock  unix:@abstract       unixgram:/p   seqpacket:/p
-    raw:icmp  raw:icmpv6  raw:igmp  raw:253                     packet:lo
+    raw:icmp  raw:icmpv6  raw:igmp  raw:253  raw:icmp:192.0.2.1  packet:lo
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ _SCHEMES: dict[str, Kind] = {
     "raw": "raw",
     "packet": "packet",
 }
+_UNIX = ("unix", "unixgram", "seqpacket")
 _RAW_PROTOCOLS = {"icmp": 1, "igmp": 2, "icmpv6": 58}
 # RFC 1123 section 2.1; the underscore is no host name's, but is found in the field.
 _NAME = re.compile(r"(?!.*\.\.)[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252}[A-Za-z0-9_])?")
@@ -44,7 +45,8 @@ class Address:
 
     Args:
         scheme: The word before the first colon, such as ``tcp``.
-        host: For tcp and udp a numeric address, a name, or ``*``; empty otherwise.
+        host: For tcp and udp a numeric address, a name, or ``*``; for raw one, or nothing for
+            every address; empty otherwise.
         port: For tcp and udp 0 to 65535 (0: the kernel chooses); else 0.
         path: For UNIX schemes the path, or ``@name`` in the abstract namespace; for raw the
             protocol and for packet the interface as written.
@@ -68,12 +70,28 @@ class Address:
     @property
     def is_loopback(self) -> bool:
         """True where only this machine can reach it."""
-        return is_loopback(self.host) if self.host else self.scheme.startswith(("unix", "seq"))
+        return is_loopback(self.host) if self.host else self.scheme in _UNIX
 
     def __str__(self) -> str:
         if self.path:
-            return f"{self.scheme}:{self.path}"
+            host = f"[{self.host}]" if ":" in self.host else self.host
+            return f"{self.scheme}:{self.path}{f':{host}' if host else ''}"
         return f"{self.scheme}:{format_host_port(self.host, self.port)}"
+
+
+USER = "uid:"  # before a UNIX peer's user, where IP peers have an address
+
+
+class Credentials(NamedTuple):
+    """Who is at the other end of a UNIX socket (unix(7)): process, user and group.
+
+    ``groups`` are the supplementary ones, where the kernel has told them.
+    """
+
+    pid: int
+    uid: int
+    gid: int
+    groups: tuple[int, ...] = ()
 
 
 class FiveTuple(NamedTuple):
@@ -114,7 +132,13 @@ def parse_address(text: object) -> Address:
         host, port = _parse_host_port(text, rest)
         return Address(scheme, host=host, port=port)
     if scheme == "raw":
-        return Address(scheme, path=_parse_raw_protocol(text, rest))
+        protocol, colon, host = rest.partition(":")
+        found = _parse_raw_protocol(text, protocol)
+        host = _parse_host(text, host) if colon else ""
+        version = raw_version(Address(scheme, path=found))
+        if is_numeric(host) and version not in (None, 6 if ":" in host else 4):
+            raise AddressError(f"{found} is of IPv{version} only, got {text!r}")
+        return Address(scheme, host=host, path=found)
     if scheme == "packet":
         if not re.fullmatch(r"[^\s/:]+", rest) or _bytes(text, rest) > MAX_INTERFACE_BYTES:
             raise AddressError(f'must name an interface such as "packet:lo", got {text!r}')
@@ -143,15 +167,19 @@ def _parse_host_port(text: str, rest: str) -> tuple[str, int]:
         host, port_text = rest, ""
     if not colon:
         host = LOOPBACK
-    elif host.startswith("[") and host.endswith("]"):
-        host = _parse_ipv6(text, host[1:-1])
-    elif ":" in host:
-        raise AddressError(f"an IPv6 address goes in brackets, such as [::1]; got {text!r}")
     elif host != WILDCARD:
-        host = _parse_name(text, host)
+        host = _parse_host(text, host)
     if not re.fullmatch(r"[0-9]{1,5}", port_text) or int(port_text) > 65535:
         raise AddressError(f"port must be 0 to 65535, got {port_text!r} in {text!r}")
     return host, int(port_text)
+
+
+def _parse_host(text: str, host: str) -> str:
+    if host.startswith("[") and host.endswith("]"):
+        return _parse_ipv6(text, host[1:-1])
+    if ":" in host:
+        raise AddressError(f"an IPv6 address goes in brackets, such as [::1]; got {text!r}")
+    return _parse_name(text, host)
 
 
 def _parse_ipv6(text: str, host: str) -> str:
@@ -178,8 +206,20 @@ def _parse_raw_protocol(text: str, rest: str) -> str:
     raise AddressError(f"IP protocol must be 0 to 255 or one of {known}, got {text!r}")
 
 
+def raw_protocol(address: Address) -> int:
+    """Return the IP protocol number of a raw *address*."""
+    return _RAW_PROTOCOLS.get(address.path) or int(address.path)
+
+
+def raw_version(address: Address) -> int | None:
+    """Return the one IP version that the protocol of a raw *address* is of; None for both."""
+    return {1: 4, 2: 4, 58: 6}.get(raw_protocol(address))
+
+
 def format_host_port(host: str, port: int) -> str:
-    """Return ``host:port``, with an IPv6 host in brackets."""
+    """Return ``host:port``, with an IPv6 host in brackets; a UNIX name as it is."""
+    if host.startswith(("/", "@", "pid:")):
+        return host
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 

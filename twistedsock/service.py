@@ -7,14 +7,15 @@ transport: ``protocols`` gives sessions their bodies, ``host`` finds and configu
 from __future__ import annotations
 
 import abc
-from collections.abc import Awaitable
+import os
+from collections.abc import Awaitable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pydantic
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from twistedsock.addresses import KINDS, FiveTuple, Kind, format_host_port
+from twistedsock.addresses import KINDS, Credentials, FiveTuple, Kind, format_host_port
 from twistedsock.errors import CloseReason, PluginError
 
 if TYPE_CHECKING:
@@ -38,13 +39,24 @@ class Metadata:
         ttl_hops: The TTL or hop limit that was left.
         dscp: The differentiated services code point, 0 to 63 (RFC 2474).
         truncated: Whether the message was longer than the receive buffer.
+        credentials: Who sent it, over a UNIX socket.
+        header: The IPv4 header, of a raw packet.
+        outgoing: Whether this machine itself sent it, of a packet listener's frame.
+        descriptors: What came with it over a UNIX socket (SCM_RIGHTS), to a service that
+            ``takes_descriptors``: open until the next message is handed over or the session ends,
+            and for longer if they are taken.
     """
+
+    descriptors: tuple[int, ...] = ()
 
     __slots__ = (
         "broadcast",
+        "credentials",
         "destination",
         "dscp",
+        "header",
         "interface",
+        "outgoing",
         "received_at",
         "truncated",
         "ttl_hops",
@@ -60,6 +72,9 @@ class Metadata:
         ttl_hops: int | None = None,
         dscp: int | None = None,
         truncated: bool | None = None,
+        credentials: Credentials | None = None,
+        header: bytes | None = None,
+        outgoing: bool | None = None,
     ) -> None:
         self.received_at = received_at
         self.destination = destination
@@ -68,14 +83,43 @@ class Metadata:
         self.ttl_hops = ttl_hops
         self.dscp = dscp
         self.truncated = truncated
+        self.credentials = credentials
+        self.header = header
+        self.outgoing = outgoing
+
+    def take_descriptors(self) -> tuple[int, ...]:
+        """Return ``descriptors``, which are the caller's to close from here on."""
+        return ()
 
     def __repr__(self) -> str:
-        known = {name: getattr(self, name) for name in self.__slots__}
+        known = {name: getattr(self, name) for name in Metadata.__slots__}
         told = ", ".join(f"{name}={value!r}" for name, value in known.items() if value is not None)
         return f"Metadata({told})"
 
 
 NO_METADATA = Metadata()
+
+
+class Accompanied(Metadata):
+    """What is told of a message that *descriptors* came with: closes those that nobody takes."""
+
+    __slots__ = ("__weakref__", "descriptors")
+
+    def __init__(self, descriptors: tuple[int, ...], **told: Any) -> None:
+        super().__init__(**told)
+        self.descriptors = descriptors
+
+    def take_descriptors(self) -> tuple[int, ...]:
+        """Return ``descriptors``, which are the caller's to close from here on."""
+        taken, self.descriptors = self.descriptors, ()
+        return taken
+
+    def close(self) -> None:
+        """Close what was not taken."""
+        for fd in self.take_descriptors():
+            os.close(fd)
+
+    __del__ = close  # with the last message that it belongs to, or its session
 
 
 class Session(abc.ABC):
@@ -133,6 +177,11 @@ class Session(abc.ABC):
         return format_host_port(self.five_tuple.local_host, self.five_tuple.local_port)
 
     @property
+    def credentials(self) -> Credentials | None:
+        """Who a UNIX peer is: process, user and group; None for others."""
+        return None
+
+    @property
     @abc.abstractmethod
     def congested(self) -> bool:
         """True while more than ``write_high_water`` bytes wait for the peer to read them."""
@@ -157,6 +206,19 @@ class Session(abc.ABC):
             FrameError: The framing cannot carry *message*.
             CodecError: The codec cannot write *message*.
         """
+
+    def send_with_descriptors(self, message: Any, descriptors: Sequence[int]) -> bool:
+        """Send *message*, as ``send`` does, with copies of *descriptors* (SCM_RIGHTS).
+
+        A stream may deliver them before the message, never after its first byte. A datagram
+        with descriptors is not kept for a peer whose queue is full, but dropped.
+
+        Raises:
+            TypeError: The session is over no UNIX socket.
+            ValueError: There are more than 253, or a stream has no byte for them to go with.
+            OSError: One is not open.
+        """
+        raise TypeError(f"descriptors go over UNIX sockets alone, not {self.five_tuple.protocol}")
 
     @abc.abstractmethod
     def close(self) -> None:
@@ -223,8 +285,15 @@ class SocketService:
     client_speaks_first: ClassVar[bool] = False
     """True lets ``first_byte_timeout`` apply."""
 
+    metadata: ClassVar[bool] = False
+    """True where it wants all of ``Metadata`` with each UDP datagram: raw and packet listeners
+    tell it always, and a UDP one otherwise no more than the guard needs."""
+
     symmetric: ClassVar[bool] = False
     """True where both ends use one port or a privileged one: lifts the guard's port rules."""
+
+    takes_descriptors: ClassVar[bool] = False
+    """True lets UNIX peers send it descriptors (``session.metadata.descriptors``)."""
 
     def __init__(
         self,

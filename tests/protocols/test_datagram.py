@@ -15,8 +15,9 @@ from twisted.internet.task import Clock
 from twistedsock.errors import CloseReason, PluginError
 from twistedsock.policy.access import AccessList
 from twistedsock.policy.limits import Limits
-from twistedsock.protocols.datagram import SERVED_PORTS, ServiceDatagramProtocol
+from twistedsock.protocols.datagram import ServiceDatagramProtocol
 from twistedsock.protocols.delivery import INBOX_BYTES
+from twistedsock.protocols.origins import SERVED_PORTS
 from twistedsock.service import Metadata, Session, SocketService
 from twistedsock.services.chargen import Chargen
 from twistedsock.services.echo import Echo

@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 import ipaddress
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from functools import lru_cache
 
 AMPLIFICATION = 3  # RFC 9000 section 8: bytes sent for each byte received, until proven
@@ -31,24 +31,24 @@ class Drop(enum.StrEnum):
 
 
 class ServedPorts:
-    """The UDP ports that this process serves: a datagram from one of them is from ourselves."""
+    """The UDP ports, and the UNIX names, of this process: who sends from one is ourselves."""
 
     __slots__ = ("_ports",)
 
     def __init__(self) -> None:
-        self._ports: Counter[int] = Counter()
+        self._ports: Counter[int | str] = Counter()
 
-    def add(self, port: int) -> None:
+    def add(self, port: int | str) -> None:
         """Note that a listener has *port*."""
         self._ports[port] += 1
 
-    def remove(self, port: int) -> None:
+    def remove(self, port: int | str) -> None:
         """Forget one listener on *port*."""
         self._ports[port] -= 1
         if self._ports[port] <= 0:
             del self._ports[port]
 
-    def __contains__(self, port: int) -> bool:
+    def __contains__(self, port: object) -> bool:
         return port in self._ports
 
 
@@ -90,6 +90,23 @@ class DatagramGuard:
         if port == 0 or not is_unicast(host):
             return Drop.NOT_UNICAST
         return None
+
+
+class NameGuard:
+    """Judges each datagram over a UNIX socket: the kernel tells who sent it, so little is needed.
+
+    Args:
+        served: The names that this process serves.
+    """
+
+    __slots__ = ("_served",)
+
+    def __init__(self, served: Container[str]) -> None:
+        self._served = served
+
+    def judge(self, name: str, _: int) -> Drop | None:
+        """Return why a datagram from *name* is not answered, or None to serve it."""
+        return Drop.OWN_SERVICE if name in self._served else None
 
 
 @lru_cache(maxsize=4096)

@@ -10,7 +10,7 @@ from collections import Counter, OrderedDict
 from dataclasses import dataclass
 from functools import lru_cache
 
-from twistedsock.addresses import is_loopback
+from twistedsock.addresses import USER, is_loopback
 from twistedsock.units import Rate
 
 MAX_BUCKETS = 10_000  # sources whose rate is remembered at once; the least recent is forgotten
@@ -58,11 +58,11 @@ class Limits:
 
 @lru_cache(maxsize=4096)
 def source_key(host: str) -> str:
-    """Return what counts as one source: an IPv4 address, or the /64 of an IPv6 one.
+    """Return what counts as one source: an IPv4 address, the /64 of an IPv6 one, or a UNIX user.
 
     A site gets a /64 at least (RFC 6177), so counting single IPv6 addresses would limit nobody.
     """
-    if ":" not in host:
+    if ":" not in host or host.startswith(USER):
         return host
     address = ipaddress.IPv6Address(host.partition("%")[0])
     return str(ipaddress.IPv6Network((address, 64), strict=False))
@@ -73,7 +73,7 @@ class SourceLimit:
 
     Args:
         limit: Sessions of one source at once; None for no limit.
-        limit_loopback: False exempts loopback peers: they are counted, never refused.
+        limit_loopback: False exempts loopback and UNIX peers: they are counted, never refused.
     """
 
     __slots__ = ("_limit", "_limit_loopback", "_live")
@@ -87,7 +87,7 @@ class SourceLimit:
         """Return whether one more session of *host* would be too many."""
         if self._limit is None or self._live[source_key(host)] < self._limit:
             return False
-        return self._limit_loopback or not is_loopback(host)
+        return self._limit_loopback or not (host.startswith(USER) or is_loopback(host))
 
     def opened(self, host: str) -> None:
         """Count a session of *host*."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
+from twistedsock.addresses import Credentials
 from twistedsock.errors import CloseReason, CodecError, PluginError, SessionClosed
 from twistedsock.policy.access import AccessList
 from twistedsock.policy.deadlines import DeadlineWheel, tick_for
@@ -94,9 +95,8 @@ class Carrier:
         self._decode: Callable[[bytes], Any] | None = None
         if codec not in service.served_codecs():
             find_codec(codec)  # a name that nobody knows is told as that
-            known = " or ".join(service.served_codecs())
-            fault = f"{type(service).__name__}'s messages are {known} only, got {codec!r}"
-            raise PluginError(fault)
+            known, name = " or ".join(service.served_codecs()), type(service).__name__
+            raise PluginError(f"{name}'s messages are {known} only, got {codec!r}")
         service.codec = codec
         if codec != "bytes":  # else nothing is to be done for each message
             found = find_codec(codec)
@@ -109,9 +109,8 @@ class Carrier:
         self.connections = 0
         self.log = self.ledger.log
         self._reactor = reactor
-        self._sources = SourceLimit(
-            self.limits.max_connections_per_source, limit_loopback=self.limits.limit_loopback
-        )
+        per_source = self.limits.max_connections_per_source
+        self._sources = SourceLimit(per_source, limit_loopback=self.limits.limit_loopback)
         # Asked for each session: which of the hooks the service has of its own.
         self.hooks = {name: service.overrides(name) for name in ("opened", "closed", "converse")}
         self._rate = AcceptRate(self.limits.accept_rate)
@@ -221,20 +220,28 @@ class Carrier:
         self._numbers += 1
         return self._numbers
 
-    def admit(self, host: str, *, counted: bool = True) -> CloseReason | None:
+    def admit(
+        self, host: str, *, counted: bool = True, credentials: Credentials | None = None
+    ) -> CloseReason | None:
         """Return why a newcomer from *host* is turned away, or None and take its place.
 
         Args:
-            host: The peer's numeric address; empty for peers that have none.
+            host: The peer's numeric address; of a UNIX peer the user; empty where neither is
+                known.
             counted: Whether the limits on sessions at once apply; datagram tables make room
                 by eviction instead.
+            credentials: Who a UNIX peer is.
         """
         if not self.accepting:
             return CloseReason.SHUTDOWN
         if self._state == "failed":
             self.note("start_failed", host)
             return CloseReason.SERVICE_ERROR
-        if host and not self.access.allows(host):
+        if credentials is not None:
+            is_allowed = self.access.allows_user(credentials)
+        else:
+            is_allowed = not host or self.access.allows(host)
+        if not is_allowed:
             self.note("refused", host)
             return CloseReason.REFUSED
         if counted and self.connections >= self.limits.max_connections:
@@ -243,11 +250,10 @@ class Carrier:
         if counted and host and self._sources.is_full(host):
             self.note("limit_per_source", host)
             return CloseReason.LIMIT
-        if self.limits.accept_rate is not None and host:
-            now = self.reactor.seconds()
-            if not self._rate.take(host, now):
-                self.note("limit_rate", host)
-                return CloseReason.LIMIT
+        has_rate = self.limits.accept_rate is not None and host
+        if has_rate and not self._rate.take(host, self.reactor.seconds()):
+            self.note("limit_rate", host)
+            return CloseReason.LIMIT
         self.counters["accepted"] += 1
         if counted:
             self._sources.opened(host)

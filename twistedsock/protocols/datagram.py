@@ -7,36 +7,45 @@ It serves under our transports, which tell where each datagram was sent to, and 
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Collection, Iterable, Sequence
+from functools import partial
+from typing import Any, ClassVar
 
 from twisted.internet.error import MessageLengthError
 from twisted.internet.protocol import DatagramProtocol
 from twisted.python.failure import Failure
 
-from twistedsock.addresses import FiveTuple, is_loopback, unmap
+from twistedsock.addresses import Credentials, FiveTuple, Kind, unmap
 from twistedsock.errors import CloseReason, CodecError, PluginError
 from twistedsock.policy.access import AccessList
-from twistedsock.policy.guard import (
-    AMPLIFICATION,
-    DatagramGuard,
-    Drop,
-    ServedPorts,
-    headers_bytes,
-    is_unicast,
-)
-from twistedsock.policy.limits import Limits, source_key
+from twistedsock.policy.guard import AMPLIFICATION, is_unicast
+from twistedsock.policy.limits import Limits
 from twistedsock.policy.peers import PeerTable
 from twistedsock.protocols.carrier import Carrier, as_carrier
 from twistedsock.protocols.delivery import INBOX_BYTES, ServedSession
-from twistedsock.protocols.own_address import is_own_address
+from twistedsock.protocols.origins import (
+    Origin,
+    Origins,
+    PacketOrigins,
+    RawOrigins,
+    UdpOrigins,
+    UnixOrigins,
+)
 from twistedsock.protocols.twisted_names import host_and_port, scheme_of
 from twistedsock.service import NO_METADATA, Metadata, SocketService
 
 MAX_DATAGRAM_BYTES = 65_535  # above any UDP payload, so that nothing is cut
 Peer = tuple[str, int]  # numeric host and port; longer with the scope of a link-local peer
-
-SERVED_PORTS = ServedPorts()  # of this process, whichever reactor call opened them
+# The word for what became of a datagram that was sent; others are "unreachable".
+REFUSALS = {
+    errno.ECONNREFUSED: "refused_by_peer",
+    errno.EMSGSIZE: "send_too_long",
+    errno.ENETDOWN: "interface_down",
+    errno.ENODEV: "interface_down",
+    errno.ENOBUFS: "receive_failed",
+    errno.ENOMEM: "receive_failed",
+}
+NEVER = -(2**62)  # the credit of a session that may not send, whatever it receives
 
 
 class DatagramSession(ServedSession):
@@ -49,12 +58,13 @@ class DatagramSession(ServedSession):
         "_headers",
         "_is_late",
         "_key",
+        "_muted",
         "_protocol",
         "_reply_from",
         "_source",
     )
 
-    transport = "datagram"
+    transport: ClassVar[Kind] = "datagram"
 
     def __init__(
         self,
@@ -63,6 +73,7 @@ class DatagramSession(ServedSession):
         addr: Peer,
         key: object,
         reply_from: str | None,
+        origin: Origin,
     ) -> None:
         super().__init__(protocol.carrier, five_tuple)
         self._protocol = protocol
@@ -71,9 +82,18 @@ class DatagramSession(ServedSession):
         self._key = key
         self._reply_from = reply_from if protocol.answer_from is not None else None
         self._answer: Any = protocol.answer if self._reply_from is None else protocol.answer_from
-        self._source = source_key(five_tuple.peer_host)
-        self._headers = headers_bytes(five_tuple.peer_host)
-        self._credit: int | None = 0  # bytes, headers counted, that may be sent; None: proven
+        self._source = origin.source
+        self._headers = origin.overhead
+        self._muted = origin.muted
+        # Bytes, headers counted, that may be sent; None: proven.
+        self._credit: int | None = None if origin.is_known else 0
+        if origin.muted is not None:
+            self._credit = NEVER
+
+    @property
+    def credentials(self) -> Credentials | None:
+        """Who sent the message last handed over, over a UNIX socket; None for others."""
+        return self.metadata.credentials
 
     @property
     def budget(self) -> int | None:
@@ -82,8 +102,9 @@ class DatagramSession(ServedSession):
 
     def prove(self) -> None:
         """Lift the budget: the protocol knows that the peer is really there."""
-        self._credit = None
-        self._protocol.peers.prove(self._key)
+        if self._muted is None:
+            self._credit = None
+            self._protocol.peers.prove(self._key)
 
     def send(self, message: Any) -> bool:
         """Send *message* as one datagram; False, counted, where it is dropped."""
@@ -99,7 +120,9 @@ class DatagramSession(ServedSession):
             credit -= size + self._headers
             if credit < 0:
                 self.dropped += 1
-                self._carrier.note("over_budget", self.peer)
+                self._carrier.note(
+                    self._muted if self._muted is not None else "over_budget", self.peer
+                )
                 return False
             self._credit = credit
         answer = self._answer
@@ -109,6 +132,10 @@ class DatagramSession(ServedSession):
             else:
                 answer(message, self._addr, self._reply_from)
         except (OSError, MessageLengthError) as error:
+            if self._reply_from is None and self._protocol.again(error, message, self._addr):
+                self.bytes_out += size
+                self.messages_out += 1
+                return True
             # A full buffer, no route, a firewall: datagrams may be lost, and the peer asks again.
             is_long = isinstance(error, MessageLengthError) or error.errno == errno.EMSGSIZE
             self._carrier.note("send_too_long" if is_long else "send_failed", self.peer)
@@ -117,6 +144,17 @@ class DatagramSession(ServedSession):
         self.bytes_out += size
         self.messages_out += 1
         return True
+
+    def send_with_descriptors(self, message: Any, descriptors: Sequence[int]) -> bool:
+        """Send *message* with copies of *descriptors*; see ``Session``."""
+        carry = getattr(self._protocol.transport, "writeWithDescriptors", None)
+        if carry is None:
+            return super().send_with_descriptors(message, descriptors)
+        plain, self._answer = self._answer, partial(carry, descriptors)
+        try:
+            return self.send(message)
+        finally:
+            self._answer = plain
 
     def abort(self) -> None:
         """Forget the peer."""
@@ -175,8 +213,29 @@ class DatagramSession(ServedSession):
         return None
 
 
+class RawSession(DatagramSession):
+    """A host that sends packets of a raw listener's protocol."""
+
+    __slots__ = ()
+    transport: ClassVar[Kind] = "raw"
+
+
+class PacketSession(DatagramSession):
+    """A link-layer address whose frames a packet listener has seen."""
+
+    __slots__ = ()
+    transport: ClassVar[Kind] = "packet"
+
+
+SESSIONS: dict[Kind, type[DatagramSession]] = {
+    "datagram": DatagramSession,
+    "raw": RawSession,
+    "packet": PacketSession,
+}
+
+
 class ServiceDatagramProtocol(DatagramProtocol):
-    """Serves a service on one datagram listener.
+    """Serves a service on one datagram, raw or packet listener.
 
     Args:
         service: The service, or the carrier that its other listeners already share.
@@ -185,10 +244,13 @@ class ServiceDatagramProtocol(DatagramProtocol):
             everyone. Neither these nor a codec with a carrier, which has its own.
         any_source_port: True lifts the guard's rules on source ports; also lifted by the
             service's ``symmetric``.
+        groups: The multicast groups that the listener has joined: what comes to others is
+            dropped.
         reactor: Runs the timers; the service's by default.
+        kind: What the listener carries: ``datagram``, ``raw`` or ``packet``.
 
     Raises:
-        PluginError: The service breaks the contract or cannot serve datagrams.
+        PluginError: The service breaks the contract or cannot serve that kind.
         ValueError: No codec has that name.
     """
 
@@ -202,13 +264,18 @@ class ServiceDatagramProtocol(DatagramProtocol):
         limits: Limits | None = None,
         access: AccessList | None = None,
         any_source_port: bool = False,
+        groups: Collection[str] = frozenset(),
         reactor: Any = None,
+        kind: Kind = "datagram",
     ) -> None:
         self.carrier = as_carrier(service, limits, access, codec, reactor)
         served = self.carrier.service
-        if "datagram" not in served.served_kinds():
-            raise PluginError(f"{type(served).__name__} does not serve datagrams")
+        if kind not in served.served_kinds():
+            raise PluginError(f"{type(served).__name__} does not serve {kind}s")
+        self._session_type = SESSIONS[kind]
+        self._groups = frozenset(groups)
         self._any_source_port = any_source_port or served.symmetric
+        self.wants_metadata = served.metadata
         limits = self.carrier.limits
         self.late = 0  # sessions that left the table while their service was at work
         self._max_message = limits.max_message or MAX_DATAGRAM_BYTES
@@ -221,26 +288,40 @@ class ServiceDatagramProtocol(DatagramProtocol):
         transport: Any = self.transport
         transport.maxPacketSize = MAX_DATAGRAM_BYTES  # stock ports cut at 8192
         host = transport.getHost()
-        self._scheme = scheme_of(host)
+        scheme = self._scheme = scheme_of(host)
         self._host, self._port = host_and_port(host)
         # Ours need not check an address that they have told, and can choose the source.
         self.answer = getattr(transport, "answer", transport.write)
         self.answer_from = getattr(transport, "writeFrom", None)
-        self._guard = DatagramGuard(
-            self._port,
-            any_source_port=self._any_source_port,
-            served=SERVED_PORTS,
-            is_own_address=is_own_address,
-        )
-        SERVED_PORTS.add(self._port)
+        # Ours can do more about what it could not send.
+        self.again = getattr(transport, "answerAgain", _never)
+        self._origins = self._origins_of(scheme)
+        self._origins.open()
         self.carrier.listener_started()
 
     def stopProtocol(self) -> None:
         """The listener is closed: its sessions end."""
-        SERVED_PORTS.remove(self._port)
+        self._origins.close()
         for session in self.peers:
             session._finish(CloseReason.SHUTDOWN)
         self.carrier.listener_stopped()
+
+    def _origins_of(self, scheme: str) -> Origins:
+        if scheme == "udp":
+            return UdpOrigins(
+                self._port, any_source_port=self._any_source_port, groups=self._groups
+            )
+        if scheme == "raw":
+            return RawOrigins()
+        return PacketOrigins() if scheme == "packet" else UnixOrigins(self._host)
+
+    def datagramDropped(self) -> None:
+        """Count an answer that the transport kept, and could not send after all."""
+        self.carrier.note("send_failed")
+
+    def datagramRefused(self, number: int, host: str) -> None:
+        """Count what became of an answer: *number* is the errno that ICMP, or a device, told."""
+        self.carrier.note(REFUSALS.get(number, "unreachable"), host)
 
     def datagramReceived(self, datagram: bytes, addr: Peer) -> None:
         """Serve a datagram of which only the sender is known."""
@@ -282,31 +363,28 @@ class ServiceDatagramProtocol(DatagramProtocol):
 
     def _open(self, key: object, addr: Peer, metadata: Metadata) -> DatagramSession | None:
         """Return a new session, or None where the guard or a limit says no."""
-        host, port = unmap(addr[0]), addr[1]
-        destination = metadata.destination
-        verdict = self._guard.judge(host, port)
-        if verdict is None and metadata.broadcast:
-            verdict = Drop.BROADCAST
-        elif verdict is None and destination is not None and not is_unicast(destination):
-            verdict = Drop.MULTICAST
-        carrier = self.carrier
-        if verdict is not None:
-            carrier.note(verdict, host)
+        origin = self._origins.judge(addr[0], addr[1], metadata)
+        carrier, peer = self.carrier, origin.host or addr[0]
+        if origin.drop is not None:
+            carrier.note(origin.drop, peer)
             return None
         if self.late >= carrier.limits.max_connections:
             # Forged sources may not make the service work for any number of peers at once.
-            carrier.note("limit_connections", host)
+            carrier.note("limit_connections", peer)
             return None
-        if carrier.admit(host, counted=False) is not None:
+        if carrier.admit(origin.host, counted=False, credentials=metadata.credentials) is not None:
             return None
-        source = source_key(host)
-        shared = carrier.limits.limit_loopback or not is_loopback(host)
+        source = origin.source
+        shared = carrier.limits.limit_loopback or not origin.is_exempt
         for victim in self.peers.victims(source, shared=shared):
             carrier.note("evicted", victim.peer)
             victim._finish(CloseReason.EVICTED)
+        destination = metadata.destination
         local = destination if destination is not None else self._host
-        five_tuple = FiveTuple(self._scheme, local, self._port, host, port)
-        session = DatagramSession(self, five_tuple, addr, key, destination)
+        five_tuple = FiveTuple(self._scheme, local, self._port, unmap(addr[0]), addr[1])
+        # A group is no address to answer from.
+        reply_from = destination if destination is not None and is_unicast(destination) else None
+        session = self._session_type(self, five_tuple, addr, key, reply_from, origin)
         self.peers.add(key, session, source)
         carrier.time(session, session.deadline(session.opened_at))
         session._begin()
@@ -315,3 +393,8 @@ class ServiceDatagramProtocol(DatagramProtocol):
     def connectionRefused(self) -> None:
         """Count that a connected peer's host has nobody on that port."""
         self.carrier.note("refused_by_peer")
+
+
+def _never(cause: Exception, datagram: bytes, addr: Peer) -> bool:
+    """Return False: a stock transport has tried all it can."""
+    return False

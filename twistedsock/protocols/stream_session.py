@@ -5,12 +5,14 @@ Knows any stream transport that has Twisted's producers, half-close and abort.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, ClassVar
 
+from twisted.internet.error import MessageLengthError
 from twisted.internet.interfaces import ISSLTransport
 
-from twistedsock.addresses import FiveTuple
+from twistedsock.addresses import Credentials, FiveTuple, Kind
 from twistedsock.errors import CloseReason, CodecError, PeerProtocolError
 from twistedsock.protocols.carrier import LINGER_S, Carrier
 from twistedsock.protocols.delivery import ServedSession
@@ -38,7 +40,7 @@ class StreamSession(ServedSession):
         "_write_ended",
     )
 
-    transport = "stream"
+    transport: ClassVar[Kind] = "stream"
 
     def __init__(
         self, carrier: Carrier, host: str, five_tuple: FiveTuple, transport: Any, framer: Framer
@@ -61,6 +63,11 @@ class StreamSession(ServedSession):
         self._corked_bytes = 0
 
     @property
+    def credentials(self) -> Credentials | None:
+        """Who a UNIX peer was when it connected; None for others."""
+        return getattr(self._transport, "credentials", None)
+
+    @property
     def budget(self) -> int | None:
         """None: a connected peer has proved itself by its handshake."""
         return None
@@ -80,6 +87,22 @@ class StreamSession(ServedSession):
         self.bytes_out += len(frame)
         self.messages_out += 1
         return True
+
+    def send_with_descriptors(self, message: Any, descriptors: Sequence[int]) -> bool:
+        """Send *message* with copies of *descriptors*; see ``Session``."""
+        carry = getattr(self._transport, "writeWithDescriptors", None)
+        if carry is None or self._lost:
+            return self.send(message) if carry else super().send_with_descriptors(message, ())
+        was_corked = self._corked is not None
+        self._uncork()
+        self._write = partial(carry, descriptors)
+        try:
+            return self.send(message)
+        finally:
+            if not self._lost:
+                self._write = self._transport.write
+            if was_corked:
+                self._cork()
 
     def _may_send(self, message: Any) -> bool:
         """Return whether *message* may be sent by a session that is held."""
@@ -283,6 +306,26 @@ class StreamSession(ServedSession):
         if not self._over:
             self._carrier.left(self._host)
         super()._conclude()
+
+
+class SeqpacketSession(StreamSession):
+    """A SEQPACKET connection: each message is a record."""
+
+    __slots__ = ()
+
+    transport: ClassVar[Kind] = "seqpacket"
+
+    def send(self, message: Any) -> bool:
+        """Send *message* as one record; False, counted, after the end or where it is too long."""
+        try:
+            return super().send(message)
+        except MessageLengthError:
+            self._carrier.note("send_too_long", self.peer)
+            self.dropped += 1
+            return False
+
+    def _cork(self) -> None:
+        """Hold nothing back: records are not joined, and each tells whether it could be sent."""
 
 
 def _write_nowhere(data: bytes) -> None:

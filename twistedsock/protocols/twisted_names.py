@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.python.failure import Failure
 
-from twistedsock.addresses import FiveTuple, unmap
+from twistedsock.addresses import USER, FiveTuple, unmap
 from twistedsock.errors import CloseReason
 
 
@@ -19,7 +20,15 @@ def five_tuple_of(transport: Any) -> FiveTuple:
 
 def scheme_of(address: Any) -> str:
     """Return ``tcp``, ``udp`` or ``unix`` for a Twisted address."""
-    return getattr(address, "type", "unix").lower()
+    return getattr(address, "scheme", None) or getattr(address, "type", "unix").lower()
+
+
+def source_of(address: Any) -> str:
+    """Return what a peer is counted under: its numeric address, or a UNIX peer's user."""
+    credentials = getattr(address, "credentials", None)
+    if credentials is not None:
+        return f"{USER}{credentials.uid}"
+    return unmap(getattr(address, "host", "") or "")
 
 
 def host_and_port(address: Any) -> tuple[str, int]:
@@ -27,7 +36,13 @@ def host_and_port(address: Any) -> tuple[str, int]:
     if hasattr(address, "host"):
         return unmap(address.host), address.port
     name = getattr(address, "name", None) or b""
-    return name.decode("utf-8", "backslashreplace"), 0
+    text = os.fsdecode(name)
+    if text.startswith("\0"):
+        return f"@{text[1:]}", 0
+    credentials = getattr(address, "credentials", None)
+    if not text and credentials is not None:  # most clients have no name: this tells them apart
+        return f"pid:{credentials.pid}", 0
+    return text, 0
 
 
 def close_reason(failure: Failure) -> CloseReason:

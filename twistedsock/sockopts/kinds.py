@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable
 from functools import cache
 from typing import Final
 
-from twistedsock.addresses import WILDCARD, Address, is_numeric
+from twistedsock.addresses import WILDCARD, Address, is_numeric, raw_version
 
 IPPROTO_UDPLITE, IPPROTO_MPTCP, IPPROTO_SCTP = 136, 262, 132
 ANY_RAW_PROTOCOL = 253  # RFC 3692: for experiments
@@ -86,7 +86,10 @@ def expand(text: str) -> frozenset[str]:
 def kinds_of_address(address: Address) -> frozenset[str]:
     """Return the kinds that a socket of *address* may be of; a name may be of either IP version."""
     if address.scheme == "raw":
-        return frozenset({"raw6" if address.path == "icmpv6" else "raw4"})
+        version = raw_version(address)
+        if version is None and is_numeric(address.host):
+            version = 6 if ":" in address.host else 4
+        return frozenset({f"raw{version}"} if version else {"raw4", "raw6"})
     if address.scheme in _SCHEMES:
         return frozenset({_SCHEMES[address.scheme]})
     if address.host == WILDCARD or not is_numeric(address.host):

@@ -10,7 +10,7 @@ import ipaddress
 import re
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from twistedsock.sockopts.values import (
@@ -251,3 +251,32 @@ NETWORK: Final[dict[str, Callable[[str], Form]]] = {
     "packet-mreq": _packet_membership,
     "pktinfo6": _source_address,
 }
+
+
+def group_of(text: str) -> str:
+    """Return the group in ``SOURCE@GROUP%INTERFACE``, as the kernel writes it if it is one."""
+    group = text.rpartition("@")[2].partition("%")[0]
+    try:
+        return str(ipaddress.ip_address(group))
+    except ValueError:
+        return group
+
+
+def membership_options(groups: Iterable[str]) -> dict[str, object]:
+    """Return the socket options that join *groups*, and hear no others.
+
+    Args:
+        groups: As operators write them: ``GROUP``, ``GROUP%INTERFACE``, ``SOURCE@GROUP%INTERFACE``.
+    """
+    found: dict[str, list[str]] = {}
+    options: dict[str, object] = {}
+    for text in dict.fromkeys(groups):  # the kernel refuses to join twice
+        is_v6 = ":" in group_of(text)
+        if "@" in text:
+            name = "MCAST_JOIN_SOURCE_GROUP@IPPROTO_IPV6" if is_v6 else "MCAST_JOIN_SOURCE_GROUP"
+        else:
+            name = "IPV6_ADD_MEMBERSHIP" if is_v6 else "IP_ADD_MEMBERSHIP"
+        found.setdefault(name, []).append(text)
+        # Linux delivers what any socket of the machine has joined, unless this is off.
+        options["IPV6_MULTICAST_ALL" if is_v6 else "IP_MULTICAST_ALL"] = False
+    return {**options, **found}

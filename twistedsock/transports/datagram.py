@@ -11,7 +11,7 @@ import ipaddress
 import socket
 import struct
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from twisted.internet import error, udp
@@ -21,8 +21,10 @@ from twisted.python import log
 
 from twistedsock.addresses import is_numeric, unmap
 from twistedsock.service import NO_METADATA, Metadata
+from twistedsock.transports import ancillary as beside
 from twistedsock.transports.connection import inet_address
 from twistedsock.transports.hotloop import Listener
+from twistedsock.transports.unsent import PASSING, Send, Unsent
 
 DATAGRAMS_A_TURN = 64  # so that a flood does not starve the other descriptors
 MAX_SOUND_HOSTS = 4096  # remembered as checked
@@ -39,13 +41,18 @@ class DatagramPort(Listener, udp.Port):
     """A listener on a socket that is bound already; owns and closes it.
 
     The protocol gets ``packetReceived(data, addr, metadata)`` where it has that, else
-    ``datagramReceived(data, addr)``. IPv4 peers of a dual-stack socket appear as plain IPv4.
+    ``datagramReceived(data, addr)``. IPv4 peers of a dual-stack socket appear as plain IPv4. One
+    that has ``wants_metadata`` true is told all of the metadata; others where each was sent to,
+    and that only of a wildcard. ``datagramRefused(errno, host)`` is called, where it has that,
+    for what became of datagrams that were sent, and ``datagramDropped()`` for each that was kept
+    while a buffer was full and could not be sent after all.
 
     Made like Twisted's own, or by ``adopt`` on a socket that is bound already.
     """
 
     _is_v6 = False
     _tells_destination = False
+    _wants_metadata = False
     _quiet = False  # whether the owner says who listens, rather than this
 
     def __init__(
@@ -59,8 +66,10 @@ class DatagramPort(Listener, udp.Port):
         super().__init__(port, proto, interface, maxPacketSize, reactor)
         self.reactor: Any = self.reactor  # Twisted declares too little of it
         self._deliver: Any = self._deliver_plain
+        self._receive: Any = self._receive_with_destination
         self._sound: set[str] = set()  # hosts that have been checked
         self.answer: Any = self.write
+        self.unsent = Unsent(self.reactor, self._tell_dropped)
         self._log = Logger(namespace="twistedsock")
 
     @classmethod
@@ -86,22 +95,32 @@ class DatagramPort(Listener, udp.Port):
         if not self._quiet:
             super().startListening()  # makes and binds a socket if need be; tells who listens
             return
+        if getattr(self.protocol, "wants_metadata", False):
+            self._wants_metadata = True
         sock: Any = self._preexistingSocket
         self._preexistingSocket = None
+        self.socket = sock
+        self.fileno = sock.fileno
+        self._opened(sock)
+        self.connected = 1
+        self._connectToProtocol()
+
+    def _opened(self, sock: Any) -> None:
+        """Learn what *sock* is, and ask it for what is to be told of each datagram."""
         self._is_v6 = sock.family == socket.AF_INET6
-        if self._tells_destination:
+        if self._wants_metadata:
+            beside.ask(sock)
+            self._tells_destination = True
+            self._receive = self._receive_with_metadata
+        elif self._tells_destination:
             if self._is_v6:
                 sock.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)
             # Also on a dual-stack socket: only this tells a broadcast.
             sock.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
-        self.socket = sock
-        self.fileno = sock.fileno
         self._realPortNumber = sock.getsockname()[1]
         # Sends to an address that a datagram came from, which need not be checked: without a
         # detour where addresses are the kernel's own.
         self.answer = self._answer_unmapped if self._is_v6 else sock.sendto
-        self.connected = 1
-        self._connectToProtocol()
 
     def _deliver_plain(self, data: bytes, addr: tuple[str, int], _: Metadata) -> None:
         # Protocols that know only Twisted get its log context with each datagram, too.
@@ -119,14 +138,15 @@ class DatagramPort(Listener, udp.Port):
                     if len(addr) != 2:
                         addr = _peer(addr)
                 else:
-                    data, addr, metadata = self._receive_with_destination()
+                    data, addr, metadata = self._receive()
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as cause:
-                # An ICMP error, or memory is short: told where it concerns a connected peer,
-                # and never the end of the listener.
-                if self._connectedAddr and cause.errno == errno.ECONNREFUSED:
-                    self.protocol.connectionRefused()
+                # An ICMP error, or memory is short, or the interface is down: never the end of
+                # the listener.
+                self._tell_errors(cause)
+                if not self.connected:
+                    return
                 continue
             try:
                 deliver(data, addr, metadata)
@@ -135,7 +155,36 @@ class DatagramPort(Listener, udp.Port):
             if not self.connected:
                 return
 
-    hungUp = doRead  # reading takes the error from the socket
+    def hungUp(self) -> None:
+        """Take the errors of what was sent; reading takes the socket's own."""
+        self._tell_errors(None)
+        if self.connected:
+            self.doRead()
+
+    def _tell_errors(self, cause: OSError | None) -> None:
+        """Tell the protocol what is in the queue of errors; if nothing is, of *cause*."""
+        errors = list(beside.queued_errors(self.socket))
+        if not errors and cause is not None:
+            errors = [(cause.errno or 0, "")]
+        for number, host in errors:
+            try:
+                if self._connectedAddr and number == errno.ECONNREFUSED:
+                    self.protocol.connectionRefused()
+                elif (tell := getattr(self.protocol, "datagramRefused", None)) is not None:
+                    tell(number, host)
+            except BaseException:  # a protocol is called
+                self._log.failure("an error could not be told")
+
+    def _tell_dropped(self) -> None:
+        tell = getattr(self.protocol, "datagramDropped", None)
+        if tell is not None:
+            tell()
+
+    def _receive_with_metadata(self) -> tuple[bytes, tuple[str, int], Metadata]:
+        data, ancillary, flags, name = self.socket.recvmsg(
+            self.maxPacketSize, beside.ANCILLARY_BYTES
+        )
+        return data, _peer(name), Metadata(**beside.told_by(ancillary, flags))
 
     def _receive_with_destination(self) -> tuple[bytes, tuple[str, int], Metadata]:
         data, ancillary, flags, name = self.socket.recvmsg(self.maxPacketSize, _ANCILLARY_BYTES)
@@ -147,7 +196,7 @@ class DatagramPort(Listener, udp.Port):
         Raises:
             InvalidAddressError: The host is a name, or of the other IP version.
             MessageLengthError: It is too long.
-            OSError: The kernel refused it, for one because its buffer is full.
+            OSError: The kernel refused it, or more than is kept waits for room in its buffer.
         """
         try:
             if addr is None or self._connectedAddr:
@@ -156,29 +205,63 @@ class DatagramPort(Listener, udp.Port):
                 if addr[0] not in self._sound:
                     self._check_host(addr[0])
                 self.socket.sendto(datagram, self._name(addr))
-        except ConnectionRefusedError:
-            # What an ICMP error told of an earlier datagram; this one may fare better.
-            if self._connectedAddr:
-                self.protocol.connectionRefused()
         except OSError as cause:
-            raise _translated(cause) from cause
+            if cause.errno == errno.ECONNREFUSED:
+                self._tell_errors(cause)
+                if not self.connected:
+                    return
+            if addr is None or self._connectedAddr:
+                send: Send = partial(self.socket.send, bytes(datagram))
+            else:
+                send = partial(self.socket.sendto, bytes(datagram), self._name(addr))
+            self._rescue(cause, send, addr, len(datagram))
 
     def _answer_unmapped(self, datagram: bytes, addr: tuple[str, int]) -> int:
         return int(self.socket.sendto(datagram, self._name(addr)))
+
+    def answerAgain(self, cause: Exception, datagram: bytes, addr: tuple[str, int]) -> bool:
+        """Return whether what ``answer`` raised *cause* for was sent, or kept, after all."""
+        if self.answer not in (self.socket.sendto, self._answer_unmapped):
+            return False  # has tried it already
+        if not isinstance(cause, OSError):
+            return False
+        send = partial(self.socket.sendto, bytes(datagram), self._name(addr))
+        try:
+            self._rescue(cause, send, addr, len(datagram))
+        except (OSError, error.MessageLengthError):
+            return False
+        return True
+
+    def _rescue(self, cause: OSError, send: Send, peer: Any, size: int) -> None:
+        """Keep a datagram that a full buffer does not take; try others once more.
+
+        An ICMP error of an earlier datagram, to whomever, is told by the next call; and that one
+        sends nothing.
+        """
+        if cause.errno in PASSING:
+            if not self.unsent.keep(peer, size, send):
+                raise cause
+            return
+        if cause.errno == errno.EMSGSIZE:
+            raise translated(cause) from cause
+        try:
+            send()
+        except OSError as again:
+            raise translated(again) from cause
 
     def writeFrom(self, datagram: bytes, addr: tuple[str, int], source: str) -> None:
         """Send *datagram* to *addr* from the local address *source*.
 
         Raises:
             MessageLengthError: It is too long.
-            OSError: The kernel refused it.
+            OSError: The kernel refused it, or more than is kept waits for room in its buffer.
         """
+        control = [_from(source, addr[0].partition("%")[2])]
         try:
-            self.socket.sendmsg(
-                [datagram], [_from(source, addr[0].partition("%")[2])], 0, self._name(addr)
-            )
+            self.socket.sendmsg([datagram], control, 0, self._name(addr))
         except OSError as cause:
-            raise _translated(cause) from cause
+            send = partial(self.socket.sendmsg, [bytes(datagram)], control, 0, self._name(addr))
+            self._rescue(cause, send, addr, len(datagram))
 
     def _check_host(self, host: str) -> None:
         """Refuse what is no address for this socket: a name would block while it resolves."""
@@ -206,6 +289,7 @@ class DatagramPort(Listener, udp.Port):
         """Close the socket and fire what ``stopListening`` returned."""
         if not self._quiet:
             log.msg(f"(UDP Port {self._realPortNumber} Closed)")
+        self.unsent.clear()
         self.connected = 0
         self.disconnected = 1
         self.stopReading()
@@ -220,7 +304,8 @@ class DatagramPort(Listener, udp.Port):
             waiting.callback(None)
 
 
-def _translated(cause: OSError) -> Exception:
+def translated(cause: OSError) -> Exception:
+    """Return Twisted's error for a datagram that is too long; else *cause* itself."""
     if cause.errno == errno.EMSGSIZE:
         return error.MessageLengthError("message too long")
     return cause

@@ -97,13 +97,17 @@ class StreamPort(Listener, tcp.Port):
         assert sock is not None
         self.socket = sock
         self.fileno = sock.fileno
+        self._opened(sock)
+        self.factory.doStart()  # type: ignore[union-attr]
+        self.connected = True
+        self._adjust()
+
+    def _opened(self, sock: socket.socket) -> None:
+        """Learn where *sock* listens."""
         self._realPortNumber = sock.getsockname()[1]
         local = inet_address("TCP", sock.getsockname())
         if local.host not in ("::", "0.0.0.0"):
             self._local = local
-        self.factory.doStart()  # type: ignore[union-attr]
-        self.connected = True
-        self._adjust()
 
     def stopWriting(self) -> None:
         """Do nothing: a listener never writes."""
@@ -173,14 +177,11 @@ class StreamPort(Listener, tcp.Port):
     hungUp = doRead  # accept tells what is wrong with the listener
 
     def _welcome(self, sock: socket.socket, peer: tuple[Any, ...]) -> None:
-        peer_address = inet_address("TCP", peer)
+        peer_address, client = self._peer_of(sock, peer)
         protocol = self.factory.buildProtocol(peer_address)  # type: ignore[union-attr]
         if protocol is None:
             sock.close()
             return
-        client: tuple[Any, ...] = (peer_address.host, *peer[1:])
-        if isinstance(peer_address, address.IPv4Address):
-            client = client[:2]
         number = self.sessionno
         self.sessionno = number + 1
         try:
@@ -200,6 +201,14 @@ class StreamPort(Listener, tcp.Port):
             self._log.failure("a newcomer could not be served")
             # Not sock.close(): the reactor and the protocol would never learn of the end.
             connection.abortConnection()
+
+    def _peer_of(
+        self, sock: socket.socket, name: tuple[Any, ...]
+    ) -> tuple[IAddress, tuple[Any, ...]]:
+        """Return the address of who has come, and what Twisted's connections call it."""
+        found = inet_address("TCP", name)
+        client: tuple[Any, ...] = (found.host, *name[1:])
+        return found, client[:2] if isinstance(found, address.IPv4Address) else client
 
     def _welcome_with_options(self, sock: socket.socket, peer: tuple[Any, ...]) -> None:
         options = self._connection_options

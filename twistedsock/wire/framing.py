@@ -74,6 +74,30 @@ class ChunkFramer:
         return message
 
 
+class RecordFramer:
+    """A message is a record, which the transport keeps apart: for SEQPACKET, not for streams."""
+
+    __slots__ = ("_max",)
+
+    def __init__(self, max_message: int = MAX_MESSAGE_BYTES) -> None:
+        self._max = max_message
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Return *data* as it is, empty records too."""
+        if len(data) > self._max:
+            raise PeerProtocolError(f"record longer than {self._max} bytes")
+        return [data]
+
+    def end(self) -> list[bytes]:
+        """Return nothing: a record is never left open."""
+        return []
+
+    @staticmethod
+    def encode(message: bytes) -> bytes:
+        """Return *message* as it is."""
+        return message
+
+
 class LineFramer:
     """A message ends with LF; one CR before it belongs to the line end (RFC 1123 manners)."""
 
