@@ -294,8 +294,9 @@ def test_later_files_and_set_count(config: Any) -> None:
             "--listen: services.main.listen[1]: port must be 0 to 65535, got 'x' in 'tcp:x'",
         ),
         (
-            ["--listen", "unix:/run/x"],
-            "--listen: services.main.listen[0]: unix:/run/x: this version serves tcp and udp only",
+            ["--listen", "raw:icmp"],
+            "--listen: services.main.listen[0]: raw:icmp: the service serves stream, datagram,"
+            " seqpacket only",
         ),
         (
             ["--set", "services.main"],

@@ -88,11 +88,15 @@ refused_options = "strict"
 [[services.hello.listen]]
 address = "tcp:127.0.0.1:8888"
 backlog = 1024
+mode = "0600"
+groups = []
 socket = {}
 
 [[services.hello.listen]]
 address = "udp:127.0.0.1:8888"
 backlog = 1024
+mode = "0600"
+groups = []
 socket = {}
 
 [services.hello.settings]
@@ -133,6 +137,8 @@ def test_odd_names_and_texts_survive(tmp_path: Path) -> None:
     assert table["listen"][1] == {
         "address": "udp:*:9",
         "backlog": 3,
+        "mode": "0600",
+        "groups": [],
         "socket": {"SO_RCVBUF": "3KiB"},
     }
     assert {

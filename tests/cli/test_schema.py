@@ -19,7 +19,7 @@ from twistedsock.cli import main
 from twistedsock.errors import ConfigError
 from twistedsock.host import registry
 from twistedsock.host.loader import RawConfig
-from twistedsock.host.plan import SERVED_SCHEMES, make_plans
+from twistedsock.host.plan import make_plans
 from twistedsock.host.settings import Config
 from twistedsock.service import ServiceSettings, Session, SocketService
 
@@ -134,6 +134,9 @@ def test_the_published_files_are_right(path: Path) -> None:
 RIGHT: list[dict[str, Any]] = [
     {"listen": ["tcp:127.0.0.1:8888", "udp:[::1]:0", "tcp:*:9", "udp:localhost:9"]},
     {"listen": [{"address": "tcp:9", "backlog": 5, "socket": {"SO_KEEPALIVE": True}}]},
+    {"listen": ["unix:/run/x", {"address": "unixgram:/run/y", "mode": "0660"}, "seqpacket:@x"]},
+    {"listen": [{"address": "udp:*:5000", "groups": ["239.1.1.1%lo", "10.0.0.1@232.1.1.1"]}]},
+    {"access": {"allow": ["uid:0", "gid:0", "uid:root"]}},
     {"framing": "uint16", "codec": "json", "udp_source_ports": "any"},
     {"settings": {"prefix": "", "greeting": "\u2028"}},
     {"limits": {"max_connections_per_source": "none", "accept_rate": "none"}},
@@ -158,7 +161,8 @@ WRONG: list[dict[str, Any]] = [
     {"listen": "tcp:9"},
     {"listen": ["9"]},
     {"listen": ["tcp:::1:9"]},
-    {"listen": ["unix:/run/x"]},
+    {"listen": ["unix:run/x"]},
+    {"listen": [{"address": "unix:/x", "mode": "0999"}]},
     {"listen": [{"backlog": 1}]},
     {"listen": [{"address": "tcp:9", "backlog": 0}]},
     {"listen": [{"address": "tcp:9", "bakclog": 1}]},
@@ -222,11 +226,17 @@ def test_what_is_no_configuration_is_wrong_by_both(config: dict[str, Any]) -> No
 
 
 @pytest.mark.usefixtures("plugins")
-@pytest.mark.parametrize("address", ["tcp:9", "udp:9", "unix:/x", "seqpacket:/x", "raw:icmp"])
-def test_the_addresses_are_those_that_are_served(address: str) -> None:
-    """A scheme is in the schema once it is served, and not before."""
-    served = parse_address(address).scheme in SERVED_SCHEMES
-    assert schema_takes(printed()[0], main_with(listen=[address])) == served
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("tcp:9", "udp:*:9", "unix:/x", "unixgram:@x", "seqpacket:/x", "raw:icmp", "raw:253"),
+        *("raw:icmp:192.0.2.1", "raw:icmpv6:[::1]", "packet:lo"),
+    ],
+)
+def test_every_address_is_in_the_schema(address: str) -> None:
+    """What the grammar of addresses takes, the schema takes."""
+    assert parse_address(address).scheme == address.partition(":")[0]
+    assert schema_takes(printed()[0], main_with(listen=[address]))
 
 
 @pytest.mark.usefixtures("plugins")

@@ -6,6 +6,7 @@ Opens nothing: every check here works without a socket.
 from __future__ import annotations
 
 import difflib
+import ipaddress
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -22,9 +23,10 @@ from twistedsock.policy.access import AccessList
 from twistedsock.policy.limits import Limits
 from twistedsock.service import SocketService
 from twistedsock.sockopts.kinds import kinds_of_address
+from twistedsock.sockopts.memberships import group_of, membership_options
+from twistedsock.transports.unix_paths import DEFAULT_MODE
 from twistedsock.wire.codecs import CODECS
 
-SERVED_SCHEMES = ("tcp", "udp")
 # With these the kernel may let two sockets overlap; it alone knows.
 SHARING_OPTIONS = frozenset({"SO_REUSEADDR", "SO_REUSEPORT", "SO_BINDTODEVICE", "SO_BINDTOIFINDEX"})
 Path = tuple[str | int, ...]
@@ -39,6 +41,8 @@ class ListenerPlan:
     address: Address
     backlog: int
     options: sockopts.SocketPlan
+    mode: int = DEFAULT_MODE
+    groups: tuple[str, ...] = ()
 
     def at(self, address: Address) -> ListenerPlan:
         """Return this plan for *address*, one of those that the name in it stands for.
@@ -191,14 +195,39 @@ class _Checker:
             own = sockopts.check_options(listen.socket, [listen.address])
             for name, fault in own.items():
                 self.problem((*here, "socket", name), fault)
+            joined = self._joined(listen, here)
             self._check_address(listen.address, service_class, here)
             self._check_overlap(listen.address, {*shared, *listen.socket}, here)
             if not (faults or own):
+                own_options = {**joined, **listen.socket}
                 planned = sockopts.plan_options(
-                    shared, listen.address, listen.socket, refusal=refusal
+                    shared, listen.address, own_options, refusal=refusal
                 )
-                plans.append(ListenerPlan(listen.address, listen.backlog, planned))
+                planned = _of_right_version(planned)
+                groups = tuple(map(group_of, listen.groups))
+                plans.append(
+                    ListenerPlan(listen.address, listen.backlog, planned, listen.mode, groups)
+                )
         return tuple(plans)
+
+    def _joined(self, listen: ListenConfig, here: Path) -> dict[str, object]:
+        """Return the options that join the groups of *listen*; tell what is wrong with it."""
+        scheme = listen.address.scheme
+        has_mode = listen.mode != DEFAULT_MODE
+        if has_mode and scheme not in ("unix", "unixgram", "seqpacket"):
+            self.problem((*here, "mode"), "is of UNIX paths only")
+        elif has_mode and listen.address.path.startswith("@"):
+            self.problem((*here, "mode"), "is of paths: an abstract name has no permissions")
+        if not listen.groups:
+            return {}
+        fault = _groups_fault(listen)
+        joined = {} if fault else membership_options(listen.groups)
+        for option_fault in sockopts.check_options(joined, [listen.address]).values():
+            fault = fault or option_fault
+        if fault:
+            self.problem((*here, "groups"), fault)
+            return {}
+        return joined
 
     def _access(self, value: Mapping[str, Any], path: Path) -> AccessList | None:
         access = _right_part(AccessConfig, value.get("access", {}))
@@ -223,10 +252,6 @@ class _Checker:
     def _check_address(
         self, address: Address, service_class: type[SocketService] | None, here: Path
     ) -> None:
-        if address.scheme not in SERVED_SCHEMES:
-            known = " and ".join(SERVED_SCHEMES)
-            self.problem(here, f"{address}: this version serves {known} only")
-            return
         if service_class is not None and address.kind not in service_class.served_kinds():
             kinds = ", ".join(service_class.served_kinds())
             self.problem(here, f"{address}: the service serves {kinds} only")
@@ -242,6 +267,37 @@ class _Checker:
             if _covers(address, other) or _covers(other, address):
                 self.problem(here, f"{address}: {where} has {other} already")
                 return
+
+
+def _of_right_version(planned: sockopts.SocketPlan) -> sockopts.SocketPlan:
+    """Return *planned* without what would join a group of one IP version in the other.
+
+    Both have an option of that name, and a dual-stack listener takes both.
+    """
+    settings = [
+        each
+        for each in planned.settings
+        if each.name != "MCAST_JOIN_SOURCE_GROUP"
+        or (each.option.level_name == "IPPROTO_IPV6") == (":" in group_of(str(each.requested)))
+    ]
+    return replace(planned, settings=tuple(settings))
+
+
+def _groups_fault(listen: ListenConfig) -> str | None:
+    """Return why the listener cannot hear its groups, beyond what their options say."""
+    address = listen.address
+    if address.scheme not in ("udp", "raw"):
+        return "are for udp and raw listeners only"
+    groups = list(map(group_of, listen.groups))
+    for group in groups:
+        if is_numeric(group) and not ipaddress.ip_address(group).is_multicast:
+            return f"{group} is no multicast group (224.0.0.0/4, ff00::/8)"
+    # What is bound to another address is delivered nothing that is sent to a group.
+    host = group_of(address.host) if is_numeric(address.host) else address.host
+    if host and not address.is_wildcard and host not in groups:
+        wild = f"udp:*:{address.port}" if address.scheme == "udp" else f"raw:{address.path}"
+        return f"a listener on {address.host} hears no group; listen on {wild}, or on the group"
+    return None
 
 
 def _covers(wide: Address, other: Address) -> bool:

@@ -1,12 +1,15 @@
 """What the kernel would make of a plan's socket options, tried on throw-away sockets.
 
 Never the configured address: a stream or datagram socket is bound to a port of the kernel's choice,
-on loopback, or on every address where the plan says so; and it is closed at once.
+on loopback, or on every address where the plan says so; a UNIX one to an abstract name that nobody
+can guess; and it is closed at once.
 """
 
 from __future__ import annotations
 
 import errno
+import os
+import secrets
 import socket
 from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
@@ -16,6 +19,7 @@ from twistedsock import sockopts
 from twistedsock.addresses import LOOPBACK, WILDCARD, Address
 from twistedsock.errors import BindError
 from twistedsock.host.plan import ListenerPlan, ServicePlan
+from twistedsock.host.ports import ACCEPTING
 from twistedsock.host.server import report_of
 from twistedsock.sockopts import NOTHING_SET, Report
 from twistedsock.transports.binding import Refused, open_listener, resolve
@@ -63,7 +67,7 @@ def _try(listener: ListenerPlan) -> tuple[Report, BindError | None]:
     patient = replace(listener, options=replace(listener.options, refusal="warn"))
     try:
         with closing(open_listener(stand_in, patient.options, patient.backlog, refused)) as sock:
-            if stand_in.kind == "stream" and patient.options.at("connected"):
+            if stand_in.scheme in ACCEPTING and patient.options.at("connected"):
                 _try_connection(sock, patient, refused)
             report = report_of(sock, patient, refused)
     except BindError as error:
@@ -87,6 +91,10 @@ def _why_not(listener: ListenerPlan, refused: Refused) -> BindError | None:
 
 def _stand_in(address: Address) -> Address:
     """Return an address of the same kind that is nobody's."""
+    if address.scheme in ("unix", "unixgram", "seqpacket"):
+        return replace(address, path=f"@twistedsock-probe-{os.getpid()}-{secrets.token_hex(8)}")
+    if address.scheme == "packet":
+        return replace(address, path="lo")
     if address.host == WILDCARD:
         return replace(address, port=0)
     return replace(address, host=LOOPBACK_6 if ":" in address.host else LOOPBACK, port=0)
@@ -98,10 +106,14 @@ def _try_connection(sock: socket.socket, listener: ListenerPlan, refused: Refuse
     A listener may not hear us, by options such as SO_BINDTODEVICE, IP_MINTTL or a filter; then
     nothing is known of its connections, and nothing is wrong.
     """
-    host, port = sock.getsockname()[:2]
-    host = LOOPBACK_6 if host == "::" else LOOPBACK if host == "0.0.0.0" else host
+    name = sock.getsockname()
+    if sock.family != socket.AF_UNIX:
+        host = {"::": LOOPBACK_6, "0.0.0.0": LOOPBACK}.get(name[0], name[0])
+        name = (host, *name[1:])
     sock.settimeout(PATIENCE_S)
-    with suppress(OSError), socket.create_connection((host, port), PATIENCE_S) as peer:
+    with suppress(OSError), socket.socket(sock.family, sock.type) as peer:
+        peer.settimeout(PATIENCE_S)
+        peer.connect(name)
         peer.sendall(b"\0")  # some listeners accept only whoever has spoken
         with closing(sock.accept()[0]) as accepted:
             sockopts.set_phase(accepted, listener.options, "connected", refused)

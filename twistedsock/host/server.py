@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import resource
 import socket
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,14 +22,11 @@ from twistedsock import sockopts
 from twistedsock.addresses import Address
 from twistedsock.errors import BindError, PluginError
 from twistedsock.host.plan import ListenerPlan, ServicePlan
+from twistedsock.host.ports import ACCEPTING, Ports
 from twistedsock.protocols.awaiting import as_deferred
 from twistedsock.protocols.carrier import Carrier
-from twistedsock.protocols.datagram import ServiceDatagramProtocol
-from twistedsock.protocols.stream import ServiceFactory
-from twistedsock.sockopts import Report, SocketPlan
+from twistedsock.sockopts import Report
 from twistedsock.transports.binding import Refused, bound_address, open_listener, resolve
-from twistedsock.transports.datagram import DatagramPort
-from twistedsock.transports.stream import StreamPort
 
 LAST_CALL_S = 1.0  # at stop, for sessions that were cut off to be told
 SPARE_DESCRIPTORS = 24  # of the process's limit, kept for logs, name look-ups and plug-ins
@@ -41,7 +38,7 @@ class _Listener:
 
     address: Address
     socket: socket.socket
-    options: SocketPlan
+    plan: ListenerPlan
     report: Report
     port: Any = None
 
@@ -84,10 +81,10 @@ class HostedService(Service):
             for address in resolve(listener.address):
                 plan = listener.at(address)
                 refused: Refused = {}
-                sock = open_listener(address, plan.options, plan.backlog, refused)
+                sock = open_listener(address, plan.options, plan.backlog, refused, mode=plan.mode)
                 report = report_of(sock, plan, refused)
                 bound = bound_address(address, sock)
-                self._listeners.append(_Listener(bound, sock, plan.options, report))
+                self._listeners.append(_Listener(bound, sock, plan, report))
 
     def check_rights(self, held: frozenset[str] | None) -> None:
         """Raise BindError where an option needs a capability that is not among *held*."""
@@ -108,7 +105,7 @@ class HostedService(Service):
 
         Datagram peers need no descriptors, so a service without streams keeps its own.
         """
-        if not any(address.kind == "stream" for address in self.addresses):
+        if not any(address.scheme in ACCEPTING for address in self.addresses):
             return
         limits = self.carrier.limits
         room = max(1, descriptors)
@@ -128,22 +125,10 @@ class HostedService(Service):
         return self.carrier.start().addCallback(lambda _: self._accept())
 
     def _accept(self) -> None:
-        factory = None
+        ports = Ports(self.plan, self.carrier, self.reactor)
         for listener in self._listeners:
-            if listener.address.kind == "stream":
-                if factory is None:
-                    factory = ServiceFactory(self.carrier, framing=self.plan.framing)
-                port: Any = StreamPort.adopt(
-                    listener.socket, factory, self.reactor, listener.options
-                )
-                self.carrier.gates.append(port)
-            else:
-                protocol = ServiceDatagramProtocol(
-                    self.carrier, any_source_port=self.plan.any_source_port
-                )
-                port = DatagramPort.adopt(listener.socket, protocol, self.reactor)
-            listener.port = port
-            port.startListening()
+            listener.port = ports.adopt(listener.address, listener.socket, listener.plan)
+            listener.port.startListening()
             self.log.info(
                 "{service}: accepting on {address}",
                 event="listening",
@@ -155,7 +140,7 @@ class HostedService(Service):
     def _tell_options(self, listener: _Listener) -> None:
         """Log the options that are not as they were requested."""
         for outcome in listener.report.differing:
-            if outcome.code and listener.options.refusal == "ignore":
+            if outcome.code and listener.plan.options.refusal == "ignore":
                 continue
             log = self.log.warn if outcome.code else self.log.info
             log(
@@ -189,7 +174,7 @@ class HostedService(Service):
         carrier.accepting = False
         carrier.gates.clear()
         self.discard()
-        await self._close_ports("stream")
+        await self._close_ports(ACCEPTING)
         if self._hurried is None:
             self._hurried = Deferred()
         deadline = self.reactor.callLater(limits.drain_timeout, self.hurry)
@@ -208,7 +193,7 @@ class HostedService(Service):
             )
         if deadline.active():
             deadline.cancel()
-        await self._close_ports("datagram")
+        await self._close_ports({each.address.scheme for each in self._listeners})
         # What was aborted is told by the reactor's next turns; a hook that never returns is not
         # waited for.
         last_call = carrier.when_empty()
@@ -252,13 +237,13 @@ class HostedService(Service):
             except BaseException:  # a plug-in's canceller is called
                 self.carrier.log_failure(Failure())
 
-    async def _close_ports(self, kind: str) -> None:
+    async def _close_ports(self, schemes: Container[str]) -> None:
         for listener in self._listeners:
-            if listener.port is not None and listener.address.kind == kind:
+            if listener.port is not None and listener.address.scheme in schemes:
                 port, listener.port = listener.port, None
                 await to_wait(port.stopListening())
                 listener.socket.close()
-        self._listeners = [each for each in self._listeners if each.address.kind != kind]
+        self._listeners = [each for each in self._listeners if each.address.scheme not in schemes]
 
 
 def _swallow_cancel(failure: Failure) -> None:

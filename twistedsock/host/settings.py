@@ -19,6 +19,8 @@ from twistedsock.host.values import (
     Codec,
     Duration,
     Framing,
+    Group,
+    Mode,
     Network,
     OptionalCount,
     OptionalDuration,
@@ -29,6 +31,7 @@ from twistedsock.host.values import (
 from twistedsock.policy.limits import Limits
 from twistedsock.sockopts import Refusal
 from twistedsock.transports.binding import DEFAULT_BACKLOG
+from twistedsock.transports.unix_paths import DEFAULT_MODE
 from twistedsock.units import format_size
 from twistedsock.wire.framing import MAX_MESSAGE_BYTES
 
@@ -56,6 +59,13 @@ class ListenConfig(_Table):
 
     backlog: int = Field(default=DEFAULT_BACKLOG, ge=1, le=65535)
     """Connections that may wait to be accepted; the kernel clamps it at net.core.somaxconn."""
+
+    mode: Mode = DEFAULT_MODE
+    """Who may use the file of a UNIX socket: its permissions."""
+
+    groups: list[Group] = Field(default_factory=list)
+    """Multicast groups that a UDP or raw listener joins: GROUP, GROUP%INTERFACE, or
+    SOURCE@GROUP%INTERFACE to hear one source alone."""
 
     socket: dict[str, Any] = Field(default_factory=dict)
     """Socket options of this listener, over those of the service."""
@@ -132,16 +142,18 @@ class LimitsConfig(_Table):
 
 
 class AccessConfig(_Table):
-    """Who may open a session; the longest matching prefix decides.
+    """Who may open a session; the longest matching prefix decides, and of a UNIX peer its user
+    before its groups.
 
-    Where nothing matches, a list with any ``allow`` refuses, and one with only ``deny`` admits.
+    Where nothing of its sort matches, a list with any ``allow`` of that sort refuses, and others
+    admit.
     """
 
     allow: list[Network] = Field(default_factory=list)
-    """IP addresses and prefixes that are admitted."""
+    """Who is admitted: IP addresses and prefixes; of UNIX peers users and groups, ``uid:0``."""
 
     deny: list[Network] = Field(default_factory=list)
-    """IP addresses and prefixes that are refused."""
+    """Who is refused, likewise."""
 
 
 class ServiceConfig(_Table):

@@ -6,6 +6,7 @@ for editors. Know units and grammars; never a key.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection
 from typing import Annotated, Any
 
@@ -13,7 +14,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
 from twistedsock.addresses import Address, parse_address
 from twistedsock.host.draft07 import Schema
-from twistedsock.policy.access import parse_network
+from twistedsock.policy.access import parse_account, parse_network
 from twistedsock.units import (
     MAX_SIZE_BYTES,
     Rate,
@@ -53,10 +54,16 @@ _RATE_SCHEMA = _text(
     *("50/s", "100/m", "5/10s"),
 )
 _NETWORK_SCHEMA = _text(r"[0-9A-Fa-f:.]+(%[^/]+)?(/[0-9.]+)?", "10.0.0.0/8", "::1")
+_HOST = r"\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+"
 ADDRESS_SCHEMA = _text(
-    r"(tcp|udp):((\*|\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):)?[0-9]{1,5}",
-    *("tcp:127.0.0.1:8888", "udp:[::1]:8888", "tcp:*:8888"),
+    rf"((tcp|udp):((\*|{_HOST}):)?[0-9]{{1,5}}|(unix|unixgram|seqpacket):[/@].+"
+    rf"|raw:(icmp|icmpv6|igmp|[0-9]{{1,3}})(:({_HOST}))?|packet:[^\s/:]+)",
+    *("tcp:127.0.0.1:8888", "udp:[::1]:8888", "tcp:*:8888", "unix:/run/x.sock"),
+    *("unixgram:@x", "seqpacket:/run/x.sock", "raw:icmp", "raw:253", "packet:eth0"),
 )
+_MODE_SCHEMA = _text(r"0?[0-7]{3}", "0600", "0660", "0666")
+_GROUP_SCHEMA = _text(r"([^@%]+@)?[0-9A-Fa-f:.]+(%.+)?", "239.1.1.1", "10.0.0.1@232.1.1.1%eth0")
+_ACCESS_SCHEMA = {"anyOf": [_NETWORK_SCHEMA, _text(r"[ug]id:.+", "uid:0", "gid:adm")]}
 
 
 def _unless_none(parse: Callable[[object], Any]) -> BeforeValidator:
@@ -87,9 +94,16 @@ def _one_of(names: Collection[str]) -> BeforeValidator:
 
 
 def _network(text: object) -> object:
-    if isinstance(text, str):
+    if isinstance(text, str) and parse_account(text) is None:
         parse_network(text)
     return text
+
+
+def _mode(text: object) -> object:
+    """Return the permissions in an octal text such as ``0660``."""
+    if isinstance(text, str) and re.fullmatch(r"0?[0-7]{3}", text):
+        return int(text, 8)
+    raise ValueError(f'must be permissions such as "0660", got {text!r}')
 
 
 Duration = Annotated[
@@ -128,7 +142,14 @@ OptionalCount = Annotated[
     _write_or_none(int),
     WithJsonSchema(_or_none({"type": "integer", "minimum": 1})),
 ]
-Network = Annotated[str, BeforeValidator(_network), WithJsonSchema(_NETWORK_SCHEMA)]
+Network = Annotated[str, BeforeValidator(_network), WithJsonSchema(_ACCESS_SCHEMA)]
+Mode = Annotated[
+    int,
+    BeforeValidator(_mode),
+    PlainSerializer(lambda mode: f"{mode:04o}"),
+    WithJsonSchema(_MODE_SCHEMA),
+]
+Group = Annotated[str, WithJsonSchema(_GROUP_SCHEMA)]
 AddressText = Annotated[
     Address,
     BeforeValidator(parse_address),
