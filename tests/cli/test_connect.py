@@ -369,11 +369,11 @@ def test_what_cannot_be_read_is_76(options: str, sent: bytes, fault: str) -> Non
 
 def test_help_names_every_exit_status() -> None:
     """What scripts rely on stands in the help, each once."""
-    from twistedsock.cli.connect import EX_INTERRUPTED, EXITS
+    from twistedsock.cli.connect import EX_INTERRUPTED, EX_NOPERM, EXITS
 
     done = connect("--help")
     told = [int(word) for word in re.findall(r"^ +(\d+)  \S", done.out.decode(), re.M)]
-    assert told == sorted({0, 64, *EXITS.values(), EX_INTERRUPTED})
+    assert told == sorted({0, 64, *EXITS.values(), EX_NOPERM, EX_INTERRUPTED})
 
 
 @pytest.mark.parametrize(
@@ -381,7 +381,7 @@ def test_help_names_every_exit_status() -> None:
     [
         (["tcp:localhost"], "port must be 0 to 65535"),
         (["tcp:*:80"], "a peer has one host"),
-        (["unix:/run/x"], "connects to tcp and udp only"),
+        (["unix:run/x"], "must be an absolute path or an @abstract name"),
         ([], "ADDRESS"),
         (["tcp:1", "tcp:2"], "tcp:2"),
         (["--framing", "lines", "tcp:1"], "lines"),

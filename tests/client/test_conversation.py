@@ -275,8 +275,8 @@ def test_a_wrong_message_costs_nothing() -> None:
     [
         ("tcp:*:8888", "a peer has one host and a port of its own"),
         ("udp:127.0.0.1:0", "a peer has one host and a port of its own"),
-        ("unix:/run/x", "this version connects to tcp and udp only"),
-        ("raw:icmp", "this version connects to tcp and udp only"),
+        ("unix:run/x", "must be an absolute path"),
+        ("raw:icmp", "a peer has a host, as in raw:icmp:192.0.2.1"),
         ("localhost:80", "starting with one of tcp"),
         ("tcp:::1:80", "goes in brackets"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 
@@ -45,6 +46,7 @@ EXITS: dict[type[TwistedsockError], int] = {
     CodecError: 76,
     OptionError: 71,
 }
+EX_NOPERM = 77  # sysexits.h
 EX_INTERRUPTED = 128 + 2  # by SIGINT, as shells tell it
 
 
@@ -102,7 +104,8 @@ def command(
     assignments: tuple[str, ...],
     verbose: bool,
 ) -> None:
-    """Connect to ADDRESS, such as tcp:localhost:8888 or udp:[::1]:8888.
+    """Connect to ADDRESS, such as tcp:localhost:8888, udp:[::1]:8888, unix:/run/x.sock,
+    seqpacket:@name or raw:icmp:192.0.2.1.
 
     Standard input goes to the peer, and at its end our half is closed; what the peer sends goes
     to standard output, until it ends. With a framing or a codec each line of the input is one
@@ -115,12 +118,13 @@ def command(
       65  a line of the input is no message
       68  cannot resolve the name
       69  refused: nobody listens there
-      71  unreachable: no way there, no right, or a socket option refused
+      71  unreachable: no way there, no right to, or a socket option refused
       72  closed by the peer before its time: reset
       73  the output cannot be written
       74  cannot send
       75  timed out
       76  the peer sent what cannot be read in this framing or codec
+      77  no right to a raw socket, or to a socket option
      130  interrupted
     """
     try:
@@ -140,8 +144,15 @@ def command(
         by_peer = isinstance(error, PeerProtocolError | CodecError)  # they name no address
         where = f"{talk.address}: " if by_peer else ""
         click.echo(f"twistedsock connect: {where}{error}", err=True)
-        code = EXITS[type(error)]
+        code = EX_NOPERM if _is_right_missing(error) else EXITS[type(error)]
     context.exit(code)
+
+
+def _is_right_missing(error: BaseException) -> bool:
+    """Return whether a raw socket, or a socket option, was refused for want of a right."""
+    if isinstance(error, OptionError):
+        return error.errno in (errno.EPERM, errno.EACCES)
+    return isinstance(error, Unreachable) and "CAP_NET_RAW" in error.text
 
 
 def _open_standard() -> None:

@@ -303,6 +303,8 @@ def _open(address: Address) -> tuple[socket.socket, frozenset[str]]:
     """
     protocol = _raw_protocol(address.path) if address.scheme == "raw" else None
     kinds = kinds_of_address(address)
+    if address.scheme == "raw":  # one socket is of one version
+        kinds = frozenset(carriers(kinds)[:1])
     *others, last = carriers(kinds)
     try:
         return open_kind(last, protocol), kinds

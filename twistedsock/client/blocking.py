@@ -10,9 +10,10 @@ from types import TracebackType
 from typing import Any
 
 from twistedsock.addresses import Address
-from twistedsock.client.conversation import Conversation, is_end
+from twistedsock.client.conversation import Conversation, has_end, is_end
 from twistedsock.client.dialling import LONGEST_WAIT_S, dial, five_tuple_of
 from twistedsock.client.failures import not_received, not_sent, too_late
+from twistedsock.client.local import reader_of
 from twistedsock.client.options import check, finish
 from twistedsock.errors import ClientError
 from twistedsock.sockopts import NOTHING_SET, Report
@@ -76,6 +77,7 @@ class BlockingPeer:
         options: Report = NOTHING_SET,
     ) -> None:
         self._sock = sock
+        self._read = reader_of(talk.address, sock)
         self._talk = talk
         self.address = talk.address
         self.timeout_s = timeout_s
@@ -124,30 +126,30 @@ class BlockingPeer:
         """Read once, if anything comes in *timeout_s* seconds; ``receive`` takes it apart."""
         self._sock.settimeout(_bounded(timeout_s))
         try:
-            data = self._sock.recv(READ_BYTES)
+            data = self._read()
         except (TimeoutError, BlockingIOError):
             return
         except OSError as error:
             self._talk.met(not_received(self.address, error.errno or 0))
             return
-        if data or self.address.kind == "datagram":
-            self._talk.feed(data)
-        else:
+        if data is None:
             self._talk.end()
+        else:
+            self._talk.feed(data)
 
     def half_close(self) -> None:
         """Tell the peer that we have finished sending; go on receiving."""
         if not self._talk.sends:
             return
         self._talk.stop_sending("our side has finished sending")
-        if self.address.kind == "stream":
+        if has_end(self.address):
             with suppress(OSError):  # the peer is gone, which reading will tell
                 self._sock.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
         """Close the connection; nothing can be sent or received any more."""
         self._talk.close()
-        if self._sock.fileno() >= 0 and self.address.kind == "stream":
+        if self._sock.fileno() >= 0 and has_end(self.address):
             self._finish()
         self._sock.close()
 

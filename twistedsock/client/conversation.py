@@ -23,7 +23,6 @@ from twistedsock.wire.framing import MAX_MESSAGE_BYTES, Framer, make_framer
 
 INBOX_BYTES = 64 * 1024  # above it nothing more is read until messages are taken
 MESSAGE_OVERHEAD_BYTES = 64  # what a message costs beside its bytes: empty ones are not free
-CLIENT_SCHEMES = ("tcp", "udp")
 
 
 class Conversation:
@@ -51,6 +50,7 @@ class Conversation:
         self.address = _connectable(address)
         framer = make_framer(framing, max_message)
         self._framer: Framer | None = framer if self.address.kind == "stream" else None
+        self._has_end = has_end(self.address)
         self._codec: Codec = find_codec(codec)
         self._inbox: deque[bytes | ClientError] = deque()
         self._inbox_bytes = 0
@@ -119,7 +119,7 @@ class Conversation:
 
     def met(self, error: ClientError) -> None:
         """Note what a read has met: the end of a stream, or what came of an earlier datagram."""
-        if self._framer is not None:
+        if self._has_end:
             self.fail(error)
             return
         if not self.wants_input:  # nobody takes any
@@ -173,6 +173,11 @@ class Conversation:
             raise
 
 
+def has_end(address: Address) -> bool:
+    """Return whether a peer at *address* is connected: can finish, and be gone."""
+    return address.kind in ("stream", "seqpacket")
+
+
 def is_end(error: Exception) -> bool:
     """Return whether *error* is the peer's orderly end, where an iteration stops."""
     return isinstance(error, PeerClosed) and not error.code
@@ -180,9 +185,8 @@ def is_end(error: Exception) -> bool:
 
 def _connectable(address: str | Address) -> Address:
     found = parse_address(address) if isinstance(address, str) else address
-    if found.scheme not in CLIENT_SCHEMES:
-        known = " and ".join(CLIENT_SCHEMES)
-        raise AddressError(f"{found}: this version connects to {known} only")
-    if found.host == "*" or not found.port:
+    if found.scheme in ("tcp", "udp") and (found.host == "*" or not found.port):
         raise AddressError(f"{found}: a peer has one host and a port of its own")
+    if found.scheme == "raw" and not found.host:
+        raise AddressError(f"{found}: a peer has a host, as in raw:{found.path}:192.0.2.1")
     return found

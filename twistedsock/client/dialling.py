@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 from twistedsock.addresses import Address, FiveTuple, unmap
 from twistedsock.client.failures import best_of, not_connected, not_resolved, too_late
-from twistedsock.client.options import NONE, Options, open_socket
+from twistedsock.client.local import dial_local, is_local, local_five_tuple
+from twistedsock.client.options import NONE, Options, is_group, open_socket
 from twistedsock.errors import ClientError
 
 LONGEST_WAIT_S = 86_400.0  # of one poll(2), which counts milliseconds in an int
@@ -25,7 +26,7 @@ def dial(address: Address, timeout_s: float | None, options: Options = NONE) -> 
     """Return a non-blocking socket that is connected to *address*.
 
     Args:
-        address: Of scheme tcp or udp.
+        address: Of any scheme.
         timeout_s: For all attempts together; None for as long as the system tries. Resolving
             a name comes before it, and takes as long as the system's resolver does.
         options: What each socket has before it is connected; they are checked already.
@@ -35,6 +36,8 @@ def dial(address: Address, timeout_s: float | None, options: Options = NONE) -> 
         PeerClosed: It was reset at once.
         OptionError: The kernel refused an option.
     """
+    if is_local(address):
+        return dial_local(address, timeout_s, options)
     candidates = resolve(address)
     if address.kind == "datagram":
         return _dial_datagram(address, candidates, options)
@@ -97,6 +100,8 @@ def five_tuple_of(address: Address, sock: socket.socket) -> FiveTuple:
     Raises:
         PeerClosed: The peer has reset the connection.
     """
+    if is_local(address):
+        return local_five_tuple(address, sock)
     try:
         local, peer = sock.getsockname(), sock.getpeername()
     except OSError as error:
@@ -112,7 +117,7 @@ def _dial_datagram(
     number = errno.ENETUNREACH
     for family, kind, proto, name in candidates:
         try:
-            sock = open_socket(family, kind, proto, options)
+            sock = open_socket(family, kind, proto, options, to_group=is_group(str(name[0])))
         except OSError as error:
             number = error.errno or number
             continue

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 from collections.abc import Mapping
+from typing import Any
 
 from twistedsock import sockopts
 from twistedsock.addresses import Address
@@ -31,14 +33,46 @@ def check(address: Address, options: Options | None) -> Options:
     return options
 
 
-def open_socket(family: int, kind: int, proto: int, options: Options) -> socket.socket:
+class GroupSocket(socket.socket):
+    """A datagram socket that sends to one group, and hears whoever answers.
+
+    Were it connected, the kernel would drop the answers: they come from the members' own addresses.
+    """
+
+    _group: Any = None
+
+    def connect(self, address: Any) -> None:
+        """Note where to send."""
+        self._group = address
+
+    def getpeername(self) -> Any:
+        """Return the group and its port."""
+        return self._group
+
+    def send(self, data: Any, flags: int = 0) -> int:
+        """Send *data* to the group."""
+        return self.sendto(data, flags, self._group)
+
+    def sendall(self, data: Any, flags: int = 0) -> None:
+        """Send *data* to the group as one datagram."""
+        self.sendto(data, flags, self._group)
+
+
+def is_group(host: str) -> bool:
+    """Return whether *host*, a numeric address, is a multicast group."""
+    return ipaddress.ip_address(host.partition("%")[0]).is_multicast
+
+
+def open_socket(
+    family: int, kind: int, proto: int, options: Options, *, to_group: bool = False
+) -> socket.socket:
     """Return a non-blocking socket with those of *options* that come before it is connected.
 
     Raises:
         OSError: There is no such socket.
         OptionError: The kernel refused an option; no socket is left open.
     """
-    sock = socket.socket(family, kind, proto)
+    sock = (GroupSocket if to_group else socket.socket)(family, kind, proto)
     try:
         sock.setblocking(False)
         if options:

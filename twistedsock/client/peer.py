@@ -13,6 +13,8 @@ from twistedsock.client.conversation import Conversation, is_end
 from twistedsock.client.dialling import in_turns
 from twistedsock.client.failures import too_late
 from twistedsock.client.links import DatagramLink, Link
+from twistedsock.client.local import is_local
+from twistedsock.client.local_links import open_link
 from twistedsock.client.options import Options, check
 from twistedsock.client.racing import Race
 from twistedsock.client.resolving import raiser, resolve
@@ -68,6 +70,8 @@ async def _open(
     timeout_s: float | None,
     options: Options,
 ) -> Peer:
+    if is_local(talk.address):
+        return Peer(reactor, await open_link(reactor, talk, timeout_s, options), timeout_s)
     started = reactor.seconds()
     names = in_turns(await resolve(reactor, talk.address, timeout_s), lambda name: ":" in name[0])
     link: Link

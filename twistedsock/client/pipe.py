@@ -14,9 +14,10 @@ from collections import deque
 from contextlib import suppress
 from typing import Any
 
-from twistedsock.client.conversation import Conversation, is_end
+from twistedsock.client.conversation import Conversation, has_end, is_end
 from twistedsock.client.dialling import LONGEST_WAIT_S
 from twistedsock.client.failures import not_received, not_sent, too_late
+from twistedsock.client.local import reader_of
 from twistedsock.errors import ClientError, CodecError, FrameError, PeerClosed, TwistedsockError
 from twistedsock.wire.codecs import find_codec
 
@@ -71,7 +72,8 @@ class Pipe:
         self._sink = sink
         self._codec = find_codec(codec)
         self._in_lines = in_lines
-        self._is_datagram = talk.address.kind == "datagram"
+        self._read = reader_of(talk.address, sock)
+        self._is_datagram = not has_end(talk.address)
         self._timeout_s = SILENCE_S if timeout_s is None and self._is_datagram else timeout_s
         self._unsent: deque[bytes] = deque()
         self._line = b""  # what has come of the next one
@@ -215,18 +217,18 @@ class Pipe:
 
     def _receive(self) -> None:
         try:
-            data = self._sock.recv(READ_BYTES)
+            data = self._read()
         except BlockingIOError:
             return
         except OSError as error:
             self._talk.met(not_received(self._talk.address, error.errno or 0))
             return
-        self.bytes_in += len(data)
         self._has_answered = True
-        if data or self._is_datagram:
-            self._talk.feed(data)
-        else:
+        if data is None:
             self._talk.end()
+        else:
+            self.bytes_in += len(data)
+            self._talk.feed(data)
 
     def _hand_over(self) -> bool:
         """Write every message that is whole; return False once there will be no more."""
