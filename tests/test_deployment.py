@@ -29,6 +29,7 @@ from twistedsock.host.server import LAST_CALL_S, SPARE_DESCRIPTORS
 from twistedsock.host.settings import LimitsConfig
 from twistedsock.policy.guard import Drop
 from twistedsock.policy.limits import Limits
+from twistedsock.protocols.datagram import REFUSALS
 
 UNIT = ROOT / "config" / "sockservice.service"
 CONTAINERFILE = ROOT / "config" / "Containerfile"
@@ -385,7 +386,7 @@ def test_the_fields_are_those_of_a_session_s_end(start: Start) -> None:
 
 def logged_words() -> set[str]:
     """Return each word that the package logs as ``event``."""
-    found: set[str] = {str(drop) for drop in Drop}
+    found: set[str] = {*map(str, Drop), *REFUSALS.values(), "unreachable"}
     for path in (ROOT / "twistedsock").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if not isinstance(node, ast.Call):

@@ -7,7 +7,7 @@ from twistedsock.endpoints import ClientParser, ServerParser
 sockservice = ServiceMaker(
     "twistedsock",
     "twistedsock.tap",
-    "Serve socket protocols: pluggable services over TCP and UDP, from flags or a TOML file.",
+    "Serve socket protocols: pluggable services over TCP, UDP, UNIX and raw sockets, from a file.",
     "sockservice",
 )
 sock_server = ServerParser()
