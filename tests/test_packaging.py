@@ -21,7 +21,7 @@ from conftest import DEADLINE_S, ROOT, free_port, run
 
 EXAMPLE = ROOT / "tests" / "exampleplugin"
 DESCRIPTION = (
-    "Serve socket protocols: pluggable services over TCP and UDP, from flags or a TOML file."
+    "Serve socket protocols: pluggable services over TCP, UDP, UNIX and raw sockets, from a file."
 )
 
 

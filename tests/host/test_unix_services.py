@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from conftest import DEADLINE_S
-from daemons import GREETING, Start, eventually, read_all
+from daemons import GREETING, TWISTD, Start, eventually, read_all
 
 SCHEMES = ("unix", "seqpacket", "unixgram")
 TYPES = {
@@ -117,8 +117,8 @@ listen = [
     [
         ("unix:{folder}/a", "rw", "services.e.listen[0].mode"),
         ("unix:{folder}/a", "07777", "services.e.listen[0].mode"),
-        ("unix:@a", "0600", "mode: is of paths: an abstract name has no permissions"),
-        ("tcp:127.0.0.1:0", "0600", "mode: is of UNIX paths only"),
+        ("unix:@a", "0660", "mode: is of paths: an abstract name has no permissions"),
+        ("tcp:127.0.0.1:0", "0660", "mode: is of UNIX paths only"),
     ],
 )
 def test_a_mode_that_means_nothing_is_told(
@@ -229,7 +229,7 @@ def test_rights_given_up_leave_the_path_and_no_traceback(folder: Path, tmp_path:
     with output.open("wb") as out:
         process = subprocess.Popen(
             [
-                *(shutil.which("twistd") or "twistd",),
+                str(TWISTD),
                 *("-n", "--pidfile=", f"--uid={NOBODY}", f"--gid={NOBODY}"),
                 *("sockservice", "--service", "echo", *listen(folder, "unix")),
             ],
