@@ -2,7 +2,8 @@
 
 The public names, each imported when it is first used. To read the house, start at the ground:
 errors, units, addresses; wire, policy, sockopts; service (the contract); protocols (the way of
-a byte); services and transports (the two wings); host (the way of a config value); tap.
+a byte); services and transports (the two wings); host (the way of a config value); client;
+endpoints; tap.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The landing: the Twisted Protocol, Factory and DatagramProtocol classes that carry a service.
 
 Reading order: awaiting, carrier (what a service's listeners share), delivery (messages in
-order), stream, foreign, datagram.
+order), stream, foreign, origins (who sends datagrams), datagram.
 """
 
 from twistedsock.protocols.carrier import Carrier
