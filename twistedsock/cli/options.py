@@ -14,7 +14,7 @@ import rich.table
 import rich.text
 
 from twistedsock import sockopts
-from twistedsock.addresses import Address, parse_address
+from twistedsock.addresses import Address, parse_address, raw_protocol
 from twistedsock.cli.tables import console, show_line, show_table
 from twistedsock.errors import AddressError, OptionError
 from twistedsock.sockopts.catalogue import LEVELS, PHASES, Option
@@ -301,7 +301,7 @@ def _open(address: Address) -> tuple[socket.socket, frozenset[str]]:
     Raises:
         OSError: The system has no such socket, or the process no right to it.
     """
-    protocol = _raw_protocol(address.path) if address.scheme == "raw" else None
+    protocol = raw_protocol(address) if address.scheme == "raw" else None
     kinds = kinds_of_address(address)
     if address.scheme == "raw":  # one socket is of one version
         kinds = frozenset(carriers(kinds)[:1])
@@ -312,10 +312,6 @@ def _open(address: Address) -> tuple[socket.socket, frozenset[str]]:
         if not others or error.errno != errno.EAFNOSUPPORT:
             raise
         return open_kind(others[0], protocol), frozenset(others)
-
-
-def _raw_protocol(name: str) -> int:
-    return {"icmp": 1, "igmp": 2, "icmpv6": 58}.get(name) or int(name)
 
 
 def _value_of(sock: socket.socket, option: Option) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from twistedsock.addresses import (
     unmap,
 )
 from twistedsock.errors import BindError, OptionError
+from twistedsock.transports.ancillary import SO_TIMESTAMPNS
 from twistedsock.transports.unix_paths import (
     ABSTRACT,
     DEFAULT_MODE,
@@ -31,7 +32,6 @@ from twistedsock.transports.unix_paths import (
 
 Refused = dict[sockopts.Setting, OSError]  # what the kernel refused, and how
 ETH_P_ALL = 3  # linux/if_ether.h; Python has it from 3.12 on
-SO_TIMESTAMPNS = 35
 DEFAULT_BACKLOG = 1024  # connections that may wait; the kernel clamps it at net.core.somaxconn
 
 

@@ -22,6 +22,7 @@ from twisted.python import log
 from twistedsock.addresses import is_numeric, unmap
 from twistedsock.service import NO_METADATA, Metadata
 from twistedsock.transports import ancillary as beside
+from twistedsock.transports.ancillary import IP_PKTINFO, IPV6_PKTINFO, IPV6_RECVPKTINFO
 from twistedsock.transports.connection import inet_address
 from twistedsock.transports.hotloop import Listener
 from twistedsock.transports.unsent import PASSING, Send, Unsent
@@ -30,8 +31,6 @@ DATAGRAMS_A_TURN = 64  # so that a flood does not starve the other descriptors
 MAX_SOUND_HOSTS = 4096  # remembered as checked
 MAX_DATAGRAM_BYTES = 65_535  # above any UDP payload, so that nothing is cut
 
-IP_PKTINFO = 8  # Python has the constants from 3.12 and 3.13 on
-IPV6_RECVPKTINFO, IPV6_PKTINFO = 49, 50
 _IN_PKTINFO = struct.Struct("@i4s4s")  # ipi_ifindex, ipi_spec_dst, ipi_addr (ip(7))
 _IN6_PKTINFO = struct.Struct("@16sI")  # ipi6_addr, ipi6_ifindex (RFC 3542 section 6.1)
 _ANCILLARY_BYTES = socket.CMSG_SPACE(_IN_PKTINFO.size) + socket.CMSG_SPACE(_IN6_PKTINFO.size)

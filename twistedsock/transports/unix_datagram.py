@@ -20,6 +20,7 @@ from twisted.internet import error
 
 from twistedsock.addresses import Credentials
 from twistedsock.service import Accompanied, Metadata
+from twistedsock.transports.ancillary import SO_TIMESTAMPNS, TIMESPEC
 from twistedsock.transports.datagram import DatagramPort, translated
 from twistedsock.transports.descriptors import (
     MAX_DESCRIPTORS,
@@ -35,10 +36,9 @@ from twistedsock.transports.unix_paths import name_of, path_of
 from twistedsock.transports.unsent import PASSING, Unsent
 
 MAX_DATAGRAM_BYTES = 256 * 1024  # above what a default send buffer lets through
-SCM_CREDENTIALS, SCM_TIMESTAMPNS = 2, 35  # linux/socket.h; Python has the first on some
+SCM_CREDENTIALS = 2  # linux/socket.h
 _UCRED = struct.Struct("@iII")
-_TIMESPEC = struct.Struct("@ll")
-_ANCILLARY_BYTES = socket.CMSG_SPACE(_UCRED.size) + socket.CMSG_SPACE(_TIMESPEC.size)
+_ANCILLARY_BYTES = socket.CMSG_SPACE(_UCRED.size) + socket.CMSG_SPACE(TIMESPEC.size)
 NAMELESS = "pid:"
 # How a name begins that means the same to us as to the peer. A relative path is of its own folder,
 # and could read as an abstract name or as another peer's.
@@ -98,8 +98,8 @@ class UnixDatagramPort(DatagramPort):
                 continue
             if kind == SCM_CREDENTIALS:
                 credentials = Credentials(*_UCRED.unpack_from(data))
-            elif kind == SCM_TIMESTAMPNS:
-                seconds, nanoseconds = _TIMESPEC.unpack_from(data)
+            elif kind == SO_TIMESTAMPNS:
+                seconds, nanoseconds = TIMESPEC.unpack_from(data)
                 received_at = seconds + nanoseconds / 1e9
         path = path_of(name) if name else ""
         if not path or name[0] not in _ROOTED:
