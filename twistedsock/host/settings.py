@@ -105,8 +105,8 @@ class LimitsConfig(_Table):
     peers remembered at once by each listener."""
 
     max_connections_per_source: OptionalCount = _DEFAULTS.max_connections_per_source
-    """Sessions of one IPv4 address or one IPv6 /64; the next one is closed at once. Loopback is
-    exempt as long as this is not set."""
+    """Sessions of one IPv4 address, one IPv6 /64 or one UNIX user; the next one is closed at once.
+    Loopback and UNIX peers are exempt as long as this is not set."""
 
     accept_rate: OptionalRate = _DEFAULTS.accept_rate
     """New sessions of one source in a time, with bursts up to the count."""

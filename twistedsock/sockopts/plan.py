@@ -119,8 +119,7 @@ def plan_options(
     Raises:
         OptionError: One is unknown, or its value is wrong; see ``check_options`` for all faults.
     """
-    kinds = kinds_of_address(address)
-    return plan_for_kinds({**options}, kinds, own, refusal=refusal, role=role)
+    return plan_for_kinds(options, kinds_of_address(address), own, refusal=refusal, role=role)
 
 
 def plan_for_kinds(
