@@ -65,8 +65,8 @@ matrix:
 
 deps:
 	apt-get update -qq
-	apt-get install -y -qq --no-install-recommends iproute2 linux-libc-dev logrotate ncat \
-	  netcat-openbsd nftables nmap procps socat strace systemd tcpdump
+	apt-get install -y -qq --no-install-recommends fping iproute2 linux-libc-dev logrotate ncat \
+	  netcat-openbsd nftables nmap procps socat strace systemd tcpdump tshark
 	# For make bench as well: gcc, and golang-go for one more peer.
 
 clean:

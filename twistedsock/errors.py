@@ -11,6 +11,8 @@ Knows nothing else: every other room may import this one.
     ├── BindError            a listener could not be opened
     ├── FrameError           a message cannot be put into a frame (also a ValueError)
     ├── CodecError           a value cannot be a message, or a message says none (also a ValueError)
+    ├── PacketError          bytes are no packet of a protocol (also a ValueError)
+    ├── FilterError          a text is no capture filter (also a ValueError)
     ├── PeerProtocolError    the peer broke the framing
     ├── SessionClosed        the session ended while something waited on it
     └── ClientError          a client could not reach, tell or hear its peer
@@ -152,6 +154,34 @@ class FrameError(TwistedsockError, ValueError):
 
 class CodecError(TwistedsockError, ValueError):
     """A value cannot be written in its codec, or a message cannot be read in it."""
+
+
+class PacketError(TwistedsockError, ValueError):
+    """Bytes are no packet of a protocol, or a value has no place in one.
+
+    Attributes:
+        protocol: Whose: the name of the module of ``wire`` that says so.
+        text: What is wrong and what would be right, without the protocol.
+    """
+
+    def __init__(self, protocol: str, text: str) -> None:
+        self.protocol = protocol
+        self.text = text
+        super().__init__(f"{protocol}: {text}")
+
+
+class FilterError(TwistedsockError, ValueError):
+    """A text is no capture filter.
+
+    Attributes:
+        expression: The text as it was written.
+        position: Where in it the fault is, in characters from its start.
+    """
+
+    def __init__(self, expression: str, position: int, text: str) -> None:
+        self.expression = expression
+        self.position = position
+        super().__init__(f"{expression!r}, character {position + 1}: {text}")
 
 
 class PeerProtocolError(TwistedsockError):
