@@ -5,8 +5,10 @@ Knows bytes; never a packet's fields.
 
 from __future__ import annotations
 
-import ipaddress
-from functools import lru_cache
+from twistedsock.errors import PacketError
+from twistedsock.wire.fields import ip_bytes
+
+NAME = "checksum"
 
 
 def checksum(data: bytes) -> int:
@@ -52,13 +54,22 @@ def pseudo_header(source: str, destination: str, protocol: int, length: int) -> 
         destination: Of the same version.
         protocol: The number of the upper protocol, such as 17.
         length: Of the upper protocol's header and payload, in bytes.
+
+    Raises:
+        PacketError: The addresses are none, or of two versions, or the length does not fit.
     """
-    first, second = _packed(source), _packed(destination)
-    if len(first) == 4:
-        return b"%b%b\0%c%b" % (first, second, protocol, length.to_bytes(2, "big"))
-    return b"%b%b%b\0\0\0%c" % (first, second, length.to_bytes(4, "big"), protocol)
-
-
-@lru_cache(256)
-def _packed(address: str) -> bytes:
-    return ipaddress.ip_address(address.partition("%")[0]).packed
+    try:
+        first, second = ip_bytes(source), ip_bytes(destination)
+        if len(first) != len(second):
+            raise PacketError(NAME, f"two versions of IP: from {source} to {destination}")
+        if len(first) == 4:
+            return b"%b%b\0%c%b" % (first, second, protocol, length.to_bytes(2, "big"))
+        return b"%b%b%b\0\0\0%c" % (first, second, length.to_bytes(4, "big"), protocol)
+    except OverflowError:
+        text = f"a pseudo-header has no place for protocol {protocol}, length {length}"
+        raise PacketError(NAME, text) from None
+    except PacketError:
+        raise
+    except ValueError:
+        text = f"two numeric addresses were expected, got {source!r} and {destination!r}"
+        raise PacketError(NAME, text) from None

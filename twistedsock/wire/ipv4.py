@@ -19,12 +19,13 @@ Know bytes; never a socket.
 
 from __future__ import annotations
 
-import ipaddress
 import struct
 from dataclasses import dataclass, field
 
 from twistedsock.errors import PacketError
 from twistedsock.wire.checksum import checksum, is_intact
+from twistedsock.wire.fields import address_bytes, ipv4_text, printable, require_bits
+from twistedsock.wire.numbers import protocol_name
 
 NAME = "ipv4"
 IPV4_HEADER_BYTES = 20  # without options
@@ -32,6 +33,15 @@ MAX_OPTION_BYTES = 40
 MAX_PACKET_BYTES = 0xFFFF
 _HEADER = struct.Struct("!BBHHHBBH4s4s")
 _RESERVED, _DONT_FRAGMENT, _MORE_FRAGMENTS = 0x8000, 0x4000, 0x2000
+_WIDTHS = {
+    "protocol": 8,
+    "ttl_hops": 8,
+    "dscp": 6,
+    "ecn": 2,
+    "identification": 16,
+    "fragment_offset": 16,
+    "missing_bytes": 16,
+}
 
 # https://www.iana.org/assignments/ip-parameters; the copied bit (0x80) is part of the number
 END_OF_OPTIONS, NO_OPERATION = 0, 1
@@ -95,6 +105,7 @@ class IPv4:
         Raises:
             PacketError: A field does not fit into its bits.
         """
+        require_bits(NAME, self, _WIDTHS)
         options = _options_to_bytes(self.options)
         length = IPV4_HEADER_BYTES + len(options) + len(self.payload) + self.missing_bytes
         if length > MAX_PACKET_BYTES:
@@ -107,28 +118,26 @@ class IPv4:
             | self.dont_fragment * _DONT_FRAGMENT
             | self.more_fragments * _MORE_FRAGMENTS
         )
-        for name, bits in (("dscp", 6), ("ecn", 2), ("fragment_offset", 16)):
-            if not 0 <= getattr(self, name) < 1 << bits:
-                text = f"{name} must be 0..{(1 << bits) - 1}, got {getattr(self, name)}"
-                raise PacketError(NAME, text)
-        try:
-            header = _HEADER.pack(
-                0x40 | (IPV4_HEADER_BYTES + len(options)) // 4,
-                self.dscp << 2 | self.ecn,
-                length,
-                self.identification,
-                flags | self.fragment_offset >> 3,
-                self.ttl_hops,
-                self.protocol,
-                0,
-                ipaddress.IPv4Address(self.source).packed,
-                ipaddress.IPv4Address(self.destination).packed,
-            )
-        except (struct.error, ValueError) as cause:
-            raise PacketError(NAME, str(cause)) from None
+        header = _HEADER.pack(
+            0x40 | (IPV4_HEADER_BYTES + len(options)) // 4,
+            self.dscp << 2 | self.ecn,
+            length,
+            self.identification,
+            flags | self.fragment_offset >> 3,
+            self.ttl_hops,
+            self.protocol,
+            0,
+            address_bytes(NAME, "source", self.source, 4),
+            address_bytes(NAME, "destination", self.destination, 4),
+        )
         header += options
         found = checksum(header)
         return b"%b%b%b%b" % (header[:10], found.to_bytes(2, "big"), header[12:], self.payload)
+
+    def describe(self) -> str:
+        """Return such as ``IP 192.0.2.1 > 192.0.2.2 UDP length 33``."""
+        name, length = protocol_name(self.protocol), len(self.payload) + self.missing_bytes
+        return printable(f"IP {self.source} > {self.destination} {name} length {length}")
 
 
 def parse(data: bytes) -> IPv4:
@@ -136,7 +145,7 @@ def parse(data: bytes) -> IPv4:
 
     What follows it, such as padding of the link, is left out. A payload that was cut off is what
     is there, with the rest as ``missing_bytes``. A total length of 0, as offloading network cards
-    leave it, is all of *data*.
+    leave it, is all of *data*; of more than 65,535 bytes that is a packet that cannot be written.
 
     Raises:
         PacketError: There is no whole header, or it contradicts itself.
@@ -153,8 +162,8 @@ def parse(data: bytes) -> IPv4:
     if length < header:
         raise PacketError(NAME, f"a total length of {length}, below the header's {header}")
     return IPv4(
-        _text(source),
-        _text(destination),
+        ipv4_text(source),
+        ipv4_text(destination),
         protocol,
         bytes(data[header:length]),
         ttl,
@@ -182,10 +191,6 @@ def _fault(data: bytes) -> str:
     if len(data) < IPV4_HEADER_BYTES:
         return f"a header has {IPV4_HEADER_BYTES} bytes at least, got {len(data)}"
     return f"a header of {(data[0] & 0x0F) * 4} bytes, of {len(data)} that are there"
-
-
-def _text(packed: bytes) -> str:
-    return ".".join(map(str, packed))
 
 
 def _parse_options(data: bytes) -> tuple[Option, ...]:
