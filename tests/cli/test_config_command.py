@@ -90,6 +90,7 @@ address = "tcp:127.0.0.1:8888"
 backlog = 1024
 mode = "0600"
 groups = []
+filter = ""
 socket = {}
 
 [[services.hello.listen]]
@@ -97,6 +98,7 @@ address = "udp:127.0.0.1:8888"
 backlog = 1024
 mode = "0600"
 groups = []
+filter = ""
 socket = {}
 
 [services.hello.settings]
@@ -139,6 +141,7 @@ def test_odd_names_and_texts_survive(tmp_path: Path) -> None:
         "backlog": 3,
         "mode": "0600",
         "groups": [],
+        "filter": "",
         "socket": {"SO_RCVBUF": "3KiB"},
     }
     assert {

@@ -127,7 +127,7 @@ def test_probing_is_lazy() -> None:
 def test_a_machine_without_ipv6_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where no such socket can be opened there is no report, only the configured address."""
 
-    def without_ip6(address: Any, *_: object) -> socket.socket:
+    def without_ip6(address: Any, *_: object, **__: object) -> socket.socket:
         raise BindError(address, "Address family not supported", errno.EAFNOSUPPORT)
 
     monkeypatch.setattr(module, "open_listener", without_ip6)

@@ -75,6 +75,7 @@ WRONG: list[tuple[tuple[str | int, ...], object, str]] = [
     (("listen", 0, "mode"), "0999", "must be permissions such as \"0660\", got '0999'"),
     (("listen", 0, "groups"), "239.1.1.1", "must be a list, got '239.1.1.1'"),
     (("listen", 0, "groups", 0), 5, "must be a text, got 5"),
+    (("listen", 0, "filter"), 5, "must be a text, got 5"),
     (("listen", 0, "backlog"), 65536, "must be at most 65535, got 65536"),
     (("listen", 0, "backlog"), "1", "must be a whole number, got '1'"),
     (("listen", 0, "socket"), 3, "must be a table, got 3"),

@@ -6,7 +6,6 @@ Opens nothing: every check here works without a socket.
 from __future__ import annotations
 
 import difflib
-import ipaddress
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -17,6 +16,7 @@ from twistedsock import sockopts
 from twistedsock.addresses import WILDCARD, Address, is_numeric
 from twistedsock.errors import ConfigError, PluginError, Problem
 from twistedsock.host import registry
+from twistedsock.host.listener_keys import faults_of_keys, of_right_version
 from twistedsock.host.loader import RawConfig, format_path
 from twistedsock.host.settings import AccessConfig, Config, ListenConfig, ServiceConfig
 from twistedsock.policy.access import AccessList
@@ -43,6 +43,7 @@ class ListenerPlan:
     options: sockopts.SocketPlan
     mode: int = DEFAULT_MODE
     groups: tuple[str, ...] = ()
+    filter: str = ""
 
     def at(self, address: Address) -> ListenerPlan:
         """Return this plan for *address*, one of those that the name in it stands for.
@@ -195,7 +196,10 @@ class _Checker:
             own = sockopts.check_options(listen.socket, [listen.address])
             for name, fault in own.items():
                 self.problem((*here, "socket", name), fault)
-            joined = self._joined(listen, here)
+            wrong = faults_of_keys(listen, {*shared, *listen.socket})
+            for key, fault in wrong.items():
+                self.problem((*here, key), fault)
+            joined = {} if "groups" in wrong else membership_options(listen.groups)
             self._check_address(listen.address, service_class, here)
             self._check_overlap(listen.address, {*shared, *listen.socket}, here)
             if not (faults or own):
@@ -203,31 +207,17 @@ class _Checker:
                 planned = sockopts.plan_options(
                     shared, listen.address, own_options, refusal=refusal
                 )
-                planned = _of_right_version(planned)
-                groups = tuple(map(group_of, listen.groups))
                 plans.append(
-                    ListenerPlan(listen.address, listen.backlog, planned, listen.mode, groups)
+                    ListenerPlan(
+                        address=listen.address,
+                        backlog=listen.backlog,
+                        options=of_right_version(planned),
+                        mode=listen.mode,
+                        groups=tuple(map(group_of, listen.groups)),
+                        filter=listen.filter,
+                    )
                 )
         return tuple(plans)
-
-    def _joined(self, listen: ListenConfig, here: Path) -> dict[str, object]:
-        """Return the options that join the groups of *listen*; tell what is wrong with it."""
-        scheme = listen.address.scheme
-        has_mode = listen.mode != DEFAULT_MODE
-        if has_mode and scheme not in ("unix", "unixgram", "seqpacket"):
-            self.problem((*here, "mode"), "is of UNIX paths only")
-        elif has_mode and listen.address.path.startswith("@"):
-            self.problem((*here, "mode"), "is of paths: an abstract name has no permissions")
-        if not listen.groups:
-            return {}
-        fault = _groups_fault(listen)
-        joined = {} if fault else membership_options(listen.groups)
-        for option_fault in sockopts.check_options(joined, [listen.address]).values():
-            fault = fault or option_fault
-        if fault:
-            self.problem((*here, "groups"), fault)
-            return {}
-        return joined
 
     def _access(self, value: Mapping[str, Any], path: Path) -> AccessList | None:
         access = _right_part(AccessConfig, value.get("access", {}))
@@ -267,37 +257,6 @@ class _Checker:
             if _covers(address, other) or _covers(other, address):
                 self.problem(here, f"{address}: {where} has {other} already")
                 return
-
-
-def _of_right_version(planned: sockopts.SocketPlan) -> sockopts.SocketPlan:
-    """Return *planned* without what would join a group of one IP version in the other.
-
-    Both have an option of that name, and a dual-stack listener takes both.
-    """
-    settings = [
-        each
-        for each in planned.settings
-        if each.name != "MCAST_JOIN_SOURCE_GROUP"
-        or (each.option.level_name == "IPPROTO_IPV6") == (":" in group_of(str(each.requested)))
-    ]
-    return replace(planned, settings=tuple(settings))
-
-
-def _groups_fault(listen: ListenConfig) -> str | None:
-    """Return why the listener cannot hear its groups, beyond what their options say."""
-    address = listen.address
-    if address.scheme not in ("udp", "raw"):
-        return "are for udp and raw listeners only"
-    groups = list(map(group_of, listen.groups))
-    for group in groups:
-        if is_numeric(group) and not ipaddress.ip_address(group).is_multicast:
-            return f"{group} is no multicast group (224.0.0.0/4, ff00::/8)"
-    # What is bound to another address is delivered nothing that is sent to a group.
-    host = group_of(address.host) if is_numeric(address.host) else address.host
-    if host and not address.is_wildcard and host not in groups:
-        wild = f"udp:*:{address.port}" if address.scheme == "udp" else f"raw:{address.path}"
-        return f"a listener on {address.host} hears no group; listen on {wild}, or on the group"
-    return None
 
 
 def _covers(wide: Address, other: Address) -> bool:

@@ -66,7 +66,10 @@ def _try(listener: ListenerPlan) -> tuple[Report, BindError | None]:
     # Where the first refusal ends the start, the others are worth knowing, too.
     patient = replace(listener, options=replace(listener.options, refusal="warn"))
     try:
-        with closing(open_listener(stand_in, patient.options, patient.backlog, refused)) as sock:
+        sock = open_listener(
+            stand_in, patient.options, patient.backlog, refused, filter=patient.filter
+        )
+        with closing(sock):
             if stand_in.scheme in ACCEPTING and patient.options.at("connected"):
                 _try_connection(sock, patient, refused)
             report = report_of(sock, patient, refused)

@@ -81,7 +81,14 @@ class HostedService(Service):
             for address in resolve(listener.address):
                 plan = listener.at(address)
                 refused: Refused = {}
-                sock = open_listener(address, plan.options, plan.backlog, refused, mode=plan.mode)
+                sock = open_listener(
+                    address,
+                    plan.options,
+                    plan.backlog,
+                    refused,
+                    mode=plan.mode,
+                    filter=plan.filter,
+                )
                 report = report_of(sock, plan, refused)
                 bound = bound_address(address, sock)
                 self._listeners.append(_Listener(bound, sock, plan, report))

@@ -18,6 +18,7 @@ from twistedsock.host.values import (
     AddressText,
     Codec,
     Duration,
+    Filter,
     Framing,
     Group,
     Mode,
@@ -66,6 +67,9 @@ class ListenConfig(_Table):
     groups: list[Group] = Field(default_factory=list)
     """Multicast groups that a UDP or raw listener joins: GROUP, GROUP%INTERFACE, or
     SOURCE@GROUP%INTERFACE to hear one source alone."""
+
+    filter: Filter = ""
+    """Which frames a packet listener receives, as pcap-filter(7) has it; all where it is empty."""
 
     socket: dict[str, Any] = Field(default_factory=dict)
     """Socket options of this listener, over those of the service."""

@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
 from twistedsock.addresses import Address, parse_address
 from twistedsock.host.draft07 import Schema
 from twistedsock.policy.access import parse_account, parse_network
+from twistedsock.transports.filtering import port_of
 from twistedsock.units import (
     MAX_SIZE_BYTES,
     Rate,
@@ -25,6 +26,7 @@ from twistedsock.units import (
     parse_size,
 )
 from twistedsock.wire.codecs import CODECS
+from twistedsock.wire.filters import compile_filter
 from twistedsock.wire.framing import FRAMINGS
 
 NONE = "none"  # TOML has no null: this switches a limit off
@@ -63,6 +65,7 @@ ADDRESS_SCHEMA = _text(
 )
 _MODE_SCHEMA = _text(r"0?[0-7]{3}", "0600", "0660", "0666")
 _GROUP_SCHEMA = _text(r"([^@%]+@)?[0-9A-Fa-f:.]+(%.+)?", "239.1.1.1", "10.0.0.1@232.1.1.1%eth0")
+_FILTER_SCHEMA: Schema = {"type": "string", "examples": ["udp port 53", "arp or icmp"]}
 _ACCESS_SCHEMA = {"anyOf": [_NETWORK_SCHEMA, _text(r"[ug]id:.+", "uid:0", "gid:adm")]}
 
 
@@ -104,6 +107,12 @@ def _mode(text: object) -> object:
     if isinstance(text, str) and re.fullmatch(r"0?[0-7]{3}", text):
         return int(text, 8)
     raise ValueError(f'must be permissions such as "0660", got {text!r}')
+
+
+def _filter(text: object) -> object:
+    if isinstance(text, str):
+        compile_filter(text, port_of=port_of)  # the link layer that it must fit is not known yet
+    return text
 
 
 Duration = Annotated[
@@ -150,6 +159,7 @@ Mode = Annotated[
     WithJsonSchema(_MODE_SCHEMA),
 ]
 Group = Annotated[str, WithJsonSchema(_GROUP_SCHEMA)]
+Filter = Annotated[str, BeforeValidator(_filter), WithJsonSchema(_FILTER_SCHEMA)]
 AddressText = Annotated[
     Address,
     BeforeValidator(parse_address),

@@ -20,8 +20,9 @@ from twistedsock.addresses import (
     raw_version,
     unmap,
 )
-from twistedsock.errors import BindError, OptionError
+from twistedsock.errors import BindError, FilterError, OptionError
 from twistedsock.transports.ancillary import SO_TIMESTAMPNS
+from twistedsock.transports.filtering import attach_filter
 from twistedsock.transports.unix_paths import (
     ABSTRACT,
     DEFAULT_MODE,
@@ -73,6 +74,7 @@ def open_listener(
     refused: Refused | None = None,
     *,
     mode: int = DEFAULT_MODE,
+    filter: str = "",
 ) -> socket.socket:
     """Return a non-blocking socket bound to *address*, and listening if it is a stream's.
 
@@ -84,12 +86,14 @@ def open_listener(
         backlog: Connections that may wait to be accepted.
         refused: Takes what the kernel refused, where the plan is not strict.
         mode: Of a UNIX path. The file goes when the socket is closed.
+        filter: What a packet listener receives, in the language of ``wire.filters``; nothing else
+            comes in, from the first frame on.
 
     Raises:
-        BindError: The socket could not be opened, bound or listened on, or an option was
-            refused. Nothing is left open.
+        BindError: The socket could not be opened, bound or listened on, or an option or the
+            filter was refused. Nothing is left open.
     """
-    opening = _Opening(address, options, backlog, {} if refused is None else refused, mode)
+    opening = _Opening(address, options, backlog, {} if refused is None else refused, mode, filter)
     if address.host != WILDCARD:
         has_file = address.scheme in UNIX and not address.path.startswith(ABSTRACT)
         with alone_at(address.path) if has_file else nullcontext():
@@ -133,6 +137,7 @@ class _Opening:
     backlog: int
     refused: Refused
     mode: int
+    filter: str
 
     def open(self, host: str) -> socket.socket:
         """Return the socket, bound to *host* where the address has one."""
@@ -154,6 +159,9 @@ class _Opening:
         except OptionError as error:
             sock.close()
             raise BindError(address, str(error), error.errno) from error
+        except FilterError as error:
+            sock.close()
+            raise BindError(address, f"filter: {error}") from error
         except OSError as error:
             sock.close()
             raise BindError.from_os_error(address, error) from error
@@ -195,6 +203,8 @@ class _Opening:
             sock.bound = bind_path(sock, address, self.mode)
             return
         if address.scheme == "packet":
+            if self.filter:
+                attach_filter(sock, address.path, self.filter)
             bind_packet(sock, address)
             return
         if address.scheme == "raw" and host in ("0.0.0.0", "::"):
