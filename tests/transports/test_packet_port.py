@@ -39,7 +39,7 @@ class Keeper:
         pass
 
     def packetReceived(self, data: bytes, addr: Any, metadata: Metadata) -> None:
-        if data[12:14] == struct.pack("!H", ETHERTYPE):
+        if struct.pack("!H", ETHERTYPE) in (data[12:14], data[16:18]):  # behind a tag, too
             self.frames.append((data, addr, metadata))
 
     def datagramRefused(self, number: int, host: str) -> None:
@@ -198,6 +198,43 @@ async def test_frames_of_every_size_are_received(network: Network) -> None:
             listening.peer.send(frame(b"x" * 1600)[:size])
         found = await listening.frames(len(sizes))
         assert [len(data) for data, _, _ in found] == sizes
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_vlan_tag_is_put_back(network: Network) -> None:
+    """A tagged frame is the message as it was on the wire, whichever EtherType its tag has."""
+    async with Listening(network) as listening:
+        plain = frame(b"tagged".ljust(50, b"."))
+        tagged = [
+            plain[:12] + struct.pack("!HH", ethertype, 0x6007) + plain[12:]
+            for ethertype in (0x8100, 0x88A8)
+        ]
+        for each in tagged:
+            listening.peer.send(each)
+        found = await listening.frames(2)
+        assert [data for data, _, _ in found] == tagged
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_longest_frame_of_the_loopback_is_whole(network: Network) -> None:
+    """A frame longer than any IP packet, as lo has them with its header, is not cut."""
+    from twisted.internet import reactor
+
+    keeper = Keeper()
+    keeper.packetReceived = lambda *told: keeper.frames.append(told)  # type: ignore[method-assign]
+    network.here.setup("ip link set lo mtu 65536")
+    sock = network.here.inside(lambda: open_listener(parse_address("packet:lo")))
+    port = PacketPort.adopt(sock, keeper, reactor)
+    port.startListening()
+    try:
+        with open_on(network.here, socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.sendto(bytes(65_507), ("127.0.0.1", 9))
+        await until(lambda: len(keeper.frames) >= 1)
+        data, _, metadata = keeper.frames[0]
+        assert len(data) == 65_507 + 8 + 20 + 14
+        assert not metadata.truncated
+    finally:
+        await within(port.stopListening())
 
 
 @pytest_twisted.ensureDeferred

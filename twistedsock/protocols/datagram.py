@@ -278,7 +278,7 @@ class ServiceDatagramProtocol(DatagramProtocol):
         self.wants_metadata = served.metadata
         limits = self.carrier.limits
         self.late = 0  # sessions that left the table while their service was at work
-        self._max_message = limits.max_message or MAX_DATAGRAM_BYTES
+        self._max_message = limits.max_message or float("inf")  # transports have a bound
         self.peers: PeerTable[object, DatagramSession] = PeerTable(
             limits.max_connections, limits.max_connections_per_source
         )

@@ -1,6 +1,6 @@
 """Packet listeners: the frames of one interface, or of all, as the link layer has them (packet(7)).
 
-The message is the whole frame. Peers are ``(link-layer address, interface index)``; frames that
+The message is the whole frame, with the VLAN tag that the kernel took out of it. Peers are ``(link-layer address, interface index)``; frames that
 this machine itself sends are told by ``metadata.outgoing``, and their sender is
 ``(link-layer address, interface index, PACKET_OUTGOING)``: never the same peer as one out there.
 An interface that goes down, or away, ends nothing.
@@ -21,10 +21,18 @@ from twistedsock.service import Metadata
 from twistedsock.transports.ancillary import SO_TIMESTAMPNS, TIMESPEC, told_by
 from twistedsock.transports.raw import RawPort
 
-PACKET_OUTGOING = 4  # linux/if_packet.h
+SOL_PACKET, PACKET_AUXDATA = 263, 8  # linux/if_packet.h; Python has neither
+PACKET_OUTGOING = 4
+MAX_FRAME_BYTES = 256 * 1024  # offloading makes frames longer than any wire's
+# struct tpacket_auxdata: status, length, captured, two offsets, VLAN tag and its EtherType
+_AUXILIARY = struct.Struct("@IIIHHHH")
+_VLAN_VALID, _VLAN_TPID_VALID = 1 << 4, 1 << 6
+_VLAN_ETHERTYPE = 0x8100  # IEEE 802.1Q
+_TAG = struct.Struct("!HH")
+_ADDRESSES_BYTES = 12  # of an Ethernet frame, before its tag
 SIOCGIFINDEX = 0x8933  # linux/sockios.h
 _IFREQ = struct.Struct("@16si20x")  # ifr_name, ifr_ifindex (netdevice(7))
-_ANCILLARY_BYTES = socket.CMSG_SPACE(TIMESPEC.size)
+_ANCILLARY_BYTES = socket.CMSG_SPACE(TIMESPEC.size) + socket.CMSG_SPACE(_AUXILIARY.size)
 
 
 @implementer(IAddress)
@@ -47,7 +55,9 @@ class PacketPort(RawPort):
         self._realPortNumber = 0
         self.answer = self.write
         self._interface, self._index = sock.getsockname()[0], 0
+        self._buffer = memoryview(bytearray(MAX_FRAME_BYTES))
         sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+        sock.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
 
     def _receive_with_destination(self) -> tuple[bytes, Any, Metadata]:
         size, ancillary, flags, name = self.socket.recvmsg_into([self._buffer], _ANCILLARY_BYTES)
@@ -56,7 +66,11 @@ class PacketPort(RawPort):
         told["interface"] = index = self._index_of(interface)
         told["outgoing"] = kind == PACKET_OUTGOING
         addr = (address.hex(":"), index, kind) if told["outgoing"] else (address.hex(":"), index)
-        return bytes(self._buffer[:size]), addr, Metadata(**told)
+        frame = bytes(self._buffer[:size])
+        for level, number, data in ancillary:
+            if level == SOL_PACKET and number == PACKET_AUXDATA:
+                frame = with_tag(frame, data)
+        return frame, addr, Metadata(**told)
 
     def _index_of(self, interface: str) -> int:
         """Return the index of *interface*: asked anew only where it has another name now."""
@@ -83,3 +97,13 @@ class PacketPort(RawPort):
     def getHost(self) -> InterfaceName:  # type: ignore[override]
         """Return the interface that is listened on."""
         return InterfaceName(self._interface)
+
+
+def with_tag(frame: bytes, auxiliary: bytes) -> bytes:
+    """Return *frame* with the VLAN tag back in it, where *auxiliary* says that it had one."""
+    status, _, _, _, _, tag, ethertype = _AUXILIARY.unpack_from(auxiliary)
+    if not status & _VLAN_VALID:
+        return frame
+    if not status & _VLAN_TPID_VALID:
+        ethertype = _VLAN_ETHERTYPE
+    return frame[:_ADDRESSES_BYTES] + _TAG.pack(ethertype, tag) + frame[_ADDRESSES_BYTES:]
