@@ -17,6 +17,9 @@ COMMANDS = {
     "schema": "Print the JSON Schema of the configuration file.",
     "options": "Explain socket options, and show those of a new socket.",
     "connect": "Talk to a peer, by hand or in a pipe.",
+    "ping": "Ping hosts, thousands at once; show the path to one.",
+    "probe": "Measure round trips against an echo service.",
+    "capture": "Show or record the packets of an interface.",
     "services": "List the installed services.",
 }
 
