@@ -96,7 +96,7 @@ def test_a_service_is_told_whole() -> None:
 def test_the_table_tells_the_same() -> None:
     """For people there are two lines for each service: what it does, and its facts."""
     told = table()
-    assert told.startswith("chargen Sends printable characters")
+    assert told.startswith("capture Writes the frames that arrive")
     assert "(RFC 862). stream, datagram, seqpacket; twistedsock" in told
     assert "stream, datagram, seqpacket; settings: greeting, prefix; twistedsock" in told
 
