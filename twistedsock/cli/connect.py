@@ -9,7 +9,7 @@ import time
 import click
 
 from twistedsock.addresses import format_host_port
-from twistedsock.cli.reading import read_assignments
+from twistedsock.cli.reading import read_assignments, read_duration
 from twistedsock.client.conversation import Conversation
 from twistedsock.client.dialling import dial, five_tuple_of
 from twistedsock.client.options import Options, check, finish
@@ -25,10 +25,8 @@ from twistedsock.errors import (
     Refused,
     TimedOut,
     TwistedsockError,
-    UnitError,
     Unreachable,
 )
-from twistedsock.units import parse_duration
 from twistedsock.wire.codecs import CODECS
 from twistedsock.wire.framing import FRAMINGS
 
@@ -50,19 +48,6 @@ EX_NOPERM = 77  # sysexits.h
 EX_INTERRUPTED = 128 + 2  # by SIGINT, as shells tell it
 
 
-def _duration(_: click.Context, __: click.Parameter, text: str | None) -> float | None:
-    """Return *text*, such as ``500ms`` or a number of seconds, in seconds."""
-    if text is None:
-        return None
-    try:
-        seconds = parse_duration(f"{text}s" if text.replace(".", "", 1).isdigit() else text)
-    except UnitError as error:
-        raise click.BadParameter(str(error)) from None
-    if seconds <= 0:
-        raise click.BadParameter(f"must be above zero, got {text!r}")
-    return seconds
-
-
 @click.command()
 @click.argument("address")
 @click.option(
@@ -80,7 +65,7 @@ def _duration(_: click.Context, __: click.Parameter, text: str | None) -> float 
 @click.option(
     "--timeout",
     "timeout_s",
-    callback=_duration,
+    callback=read_duration,
     metavar="DURATION",
     help="For the connection, while the peer takes nothing, and for each answer once the input"
     " has ended; such as 500ms or 30s. [none; 1s of silence ends datagrams]",

@@ -1,4 +1,4 @@
-"""What the subcommands that read configuration files share: their arguments and their verdict."""
+"""What subcommands share: arguments, how they are read, and the verdict on files."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from contextlib import contextmanager
 
 import click
 
-from twistedsock.errors import ConfigError, OptionError
+from twistedsock.errors import ConfigError, OptionError, UnitError
 from twistedsock.host.loader import RawConfig, read_files, set_key
 from twistedsock.sockopts import read_value
+from twistedsock.units import parse_duration
 
 EX_CONFIG = 78  # sysexits.h
 
@@ -29,6 +30,29 @@ def read_config(files: tuple[str, ...], assignments: tuple[str, ...]) -> RawConf
     for assignment in assignments:
         set_key(raw, assignment)
     return raw
+
+
+def read_duration(_: click.Context, __: click.Parameter, text: str | None) -> float | None:
+    """Return *text*, such as ``500ms`` or a number of seconds, in seconds."""
+    if text is None:
+        return None
+    try:
+        seconds = parse_duration(f"{text}s" if text.replace(".", "", 1).isdigit() else text)
+    except UnitError as error:
+        raise click.BadParameter(str(error)) from None
+    if seconds <= 0:
+        raise click.BadParameter(f"must be above zero, got {text!r}")
+    return seconds
+
+
+socket_options = click.option(
+    "-o",
+    "--option",
+    "assignments",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Set a socket option first, such as IP_TOS=0x10; may be repeated.",
+)
 
 
 def read_assignments(assignments: tuple[str, ...]) -> dict[str, object]:

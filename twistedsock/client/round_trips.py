@@ -15,6 +15,8 @@ PERCENTILES = (50, 90, 95, 99)
 # Of one target: what a long run may hold. Beyond it a random choice of all is kept, so that the
 # percentiles stay those of the whole run; all else is exact in any case.
 MAX_SAMPLES = 100_000
+FOLDED_AT_ONCE = 1024
+_NO_SAMPLES = array("d")  # never changed: a sum of arrays is a new one
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,74 +79,110 @@ class Summary:
 class RoundTrips:
     """Gathers the figures of one target.
 
+    What is called for each answer only notes it; the figures are made of many at once.
+
     Args:
         choice: Chooses the samples that are kept of a very long run; None for a source of its own.
     """
 
     __slots__ = (
         "_choice",
+        "_folded",
+        "_fresh_s",
         "_jitter_s",
         "_last_s",
         "_max_s",
-        "_mean_s",
         "_min_s",
         "_next",
+        "_samples_s",
         "_squares",
+        "_total_s",
         "duplicates",
-        "received",
         "reordered",
-        "samples_s",
         "sent",
     )
 
     def __init__(self, choice: random.Random | None = None) -> None:
-        self._choice = choice or random.Random()
-        self.sent = 0
-        self.received = 0
-        self.duplicates = 0
-        self.reordered = 0
-        self.samples_s = array("d")
-        self._next = 0
-        self._min_s, self._max_s = math.inf, 0.0
-        self._mean_s = self._squares = self._jitter_s = 0.0
-        self._last_s = -1.0
+        self.sent = self.duplicates = self.reordered = 0
+        self._next = self._folded = 0
+        self._choice = choice
+        self._fresh_s: list[float] = []  # answers that the figures below do not know of yet
+        self._samples_s = _NO_SAMPLES
+        self._min_s, self._max_s, self._last_s = math.inf, 0.0, -1.0
+        self._total_s = self._squares = self._jitter_s = 0.0
+
+    @property
+    def received(self) -> int:
+        """Requests that were answered."""
+        return self._folded + len(self._fresh_s)
+
+    @property
+    def last_s(self) -> float | None:
+        """How long the last answer took; None where none came."""
+        last_s = self._fresh_s[-1] if self._fresh_s else self._last_s
+        return None if last_s < 0 else last_s
 
     def answered(self, sequence: int, rtt_s: float) -> None:
         """Count the first answer to the request number *sequence*, which took *rtt_s*."""
-        self.received = count = self.received + 1
         if sequence < self._next:
             self.reordered += 1
         else:
             self._next = sequence + 1
-        if rtt_s < self._min_s:
-            self._min_s = rtt_s
-        if rtt_s > self._max_s:
-            self._max_s = rtt_s
-        distance = rtt_s - self._mean_s  # Welford's way: no sum grows out of its precision
-        self._mean_s += distance / count
-        self._squares += distance * (rtt_s - self._mean_s)
-        if self._last_s >= 0:
-            self._jitter_s += abs(rtt_s - self._last_s)
-        self._last_s = rtt_s
-        if count <= MAX_SAMPLES:
-            self.samples_s.append(rtt_s)
-        elif (place := self._choice.randrange(count)) < MAX_SAMPLES:
-            self.samples_s[place] = rtt_s
+        self._fresh_s.append(rtt_s)
+        if len(self._fresh_s) >= FOLDED_AT_ONCE:
+            self._fold()
+
+    @property
+    def samples_s(self) -> Sequence[float]:
+        """How long answers took: all of them, or a choice of a very long run."""
+        self._fold()
+        return self._samples_s
+
+    def _fold(self) -> None:
+        """Take what is fresh into the figures."""
+        fresh = self._fresh_s
+        if not fresh:
+            return
+        self._min_s, self._max_s = min(self._min_s, min(fresh)), max(self._max_s, max(fresh))
+        before = fresh[0] if self._last_s < 0 else self._last_s
+        for rtt_s in fresh:
+            self._total_s += rtt_s
+            self._squares += rtt_s * rtt_s
+            self._jitter_s += abs(rtt_s - before)
+            before = rtt_s
+        self._last_s = before
+        room = MAX_SAMPLES - len(self._samples_s)
+        self._samples_s = self._samples_s + array("d", fresh[:room])
+        self._folded += min(room, len(fresh))
+        for rtt_s in fresh[room:]:
+            self._keep_some(rtt_s)
+        self._fresh_s = []
+
+    def _keep_some(self, rtt_s: float) -> None:
+        """Keep *rtt_s* with the chance that every sample has (Vitter's algorithm R)."""
+        if self._choice is None:
+            self._choice = random.Random()  # not before: thousands of targets need none
+        self._folded += 1
+        place = self._choice.randrange(self._folded)
+        if place < MAX_SAMPLES:
+            self._samples_s[place] = rtt_s
 
     def summary(self) -> Summary:
         """Return the figures so far."""
-        received = self.received
+        self._fold()
+        received = self._folded
         counts = (self.sent, received, self.sent - received, self.duplicates, self.reordered)
         if not received:
             return Summary(*counts)
+        mean_s = self._total_s / received
         return Summary(
             *counts,
             self._min_s,
-            self._mean_s,
+            mean_s,
             self._max_s,
-            math.sqrt(self._squares / received),
+            math.sqrt(max(self._squares / received - mean_s * mean_s, 0.0)),
             self._jitter_s / (received - 1) if received > 1 else 0.0,
-            percentiles(self.samples_s),
+            percentiles(self._samples_s),
         )
 
 
