@@ -6,10 +6,9 @@ Knows no reactor; the ring that is opened here is served by ``capture`` in a rea
 
 from __future__ import annotations
 
-import socket
-
 from twistedsock.addresses import Address, parse_address
 from twistedsock.errors import AddressError
+from twistedsock.transports.filtering import port_of
 from twistedsock.transports.packet_ring import (
     RING_BYTES,
     Interface,
@@ -46,20 +45,13 @@ def compile_text(
     Raises:
         FilterError: It is none.
     """
-    return filters.compile_filter(text, link_type, snap_bytes, _port_of)
+    return filters.compile_filter(text, link_type, snap_bytes, port_of)
 
 
 def is_taken(program: Program, packet: Captured) -> bool:
     """Return whether *program* takes *packet*, as the kernel would have decided."""
     told = {bpf.PACKET_TYPE: bpf.OUTGOING if packet.outgoing else 0}
     return bpf.run(program, packet.data, packet.original_bytes, told) > 0
-
-
-def _port_of(name: str) -> int | None:
-    try:
-        return socket.getservbyname(name)
-    except (OSError, UnicodeError):
-        return None
 
 
 def open_source(
@@ -91,7 +83,7 @@ def open_source(
         program = compile_text(program, interface.link_type, snap_bytes)
     return open_ring(
         interface,
-        bpf.to_bytes(program),
+        program,
         snap_bytes=snap_bytes,
         promiscuous=promiscuous,
         ring_bytes=ring_bytes,

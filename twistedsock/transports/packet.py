@@ -1,9 +1,10 @@
 """Packet listeners: the frames of one interface, or of all, as the link layer has them (packet(7)).
 
-The message is the whole frame, with the VLAN tag that the kernel took out of it. Peers are ``(link-layer address, interface index)``; frames that
-this machine itself sends are told by ``metadata.outgoing``, and their sender is
-``(link-layer address, interface index, PACKET_OUTGOING)``: never the same peer as one out there.
-An interface that goes down, or away, ends nothing.
+The message is the whole frame, with the VLAN tag that the kernel took out of it. Peers are
+``(link-layer address, interface index)``; frames that this machine itself sends are told by
+``metadata.outgoing``, and their sender is ``(link-layer address, interface index,
+PACKET_OUTGOING)``: never the same peer as one out there. An interface that goes down, or away, ends
+nothing.
 """
 
 from __future__ import annotations

@@ -14,7 +14,6 @@ Whoever opens a ring closes it. Needs Linux 4.20.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import fcntl
 import mmap
@@ -24,17 +23,16 @@ import struct
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from twistedsock.addresses import Address
-from twistedsock.errors import BindError, TwistedsockError
+from twistedsock.errors import BindError, OptionError, TwistedsockError
 from twistedsock.transports.binding import ETH_P_ALL, raw_grant
-from twistedsock.wire.captured import (
-    DEFAULT_SNAP_BYTES,
-    LINKTYPE_ETHERNET,
-    LINKTYPE_RAW,
-    Captured,
-)
+from twistedsock.transports.filtering import attach
+from twistedsock.wire import bpf
+from twistedsock.wire.bpf import Program
+from twistedsock.wire.captured import DEFAULT_SNAP_BYTES, Captured
+from twistedsock.wire.link_types import ARPHRD_LOOPBACK, LINK_TYPES
 
 BLOCK_BYTES = 1024 * 1024  # takes the longest packet; a power of two, as the kernel wants
 RING_BYTES = 32 * 1024 * 1024  # half a second of 200,000 short packets a second
@@ -46,19 +44,9 @@ SOL_PACKET = 263
 PACKET_ADD_MEMBERSHIP, PACKET_RX_RING, PACKET_STATISTICS, PACKET_VERSION = 1, 5, 6, 10
 PACKET_IGNORE_OUTGOING = 23
 PACKET_MR_PROMISC, PACKET_OUTGOING, TPACKET_V3 = 1, 4, 2
-SO_ATTACH_FILTER = 26
 SIOCGIFHWADDR = 0x8927  # linux/sockios.h
 TP_STATUS_USER, TP_STATUS_CSUMNOTREADY = 1, 1 << 3
 TP_STATUS_VLAN_VALID, TP_STATUS_VLAN_TPID_VALID = 1 << 4, 1 << 6
-
-# linux/if_arp.h: what an interface's frames begin with
-ARPHRD_LOOPBACK = 772
-_LINK_TYPES = {
-    1: LINKTYPE_ETHERNET,
-    ARPHRD_LOOPBACK: LINKTYPE_ETHERNET,
-    512: LINKTYPE_RAW,  # PPP, whose header the kernel keeps for itself
-    0xFFFE: LINKTYPE_RAW,  # none, as TUN and WireGuard have it
-}
 
 # Offset of the next, seconds, nanoseconds, captured length, length, status, offset of the data,
 # and the kind of packet (of sockaddr_ll)
@@ -76,7 +64,7 @@ TAG_BYTES = 4
 _TAG = struct.Struct("!HH")
 _VLAN_ETHERTYPE = 0x8100  # IEEE 802.1Q
 _ADDRESSES_BYTES = 12  # of an Ethernet frame, before its tag
-_NOTHING = struct.pack("=HBBI", 0x06, 0, 0, 0)  # a filter that takes no packet: BPF_RET 0
+_NOTHING = (bpf.Instruction(bpf.RET | bpf.K, 0, 0, 0),)  # a filter that takes no packet
 
 
 class InterfaceLost(TwistedsockError):
@@ -140,15 +128,15 @@ def find_interface(address: Address) -> Interface:
         except OSError as error:
             raise BindError.from_os_error(address, error) from error
     kind = _IFREQ.unpack(told)[1]
-    if kind not in _LINK_TYPES:
+    if kind not in LINK_TYPES:
         text = f"its link layer (ARPHRD {kind}) is neither Ethernet nor bare IP"
         raise BindError(address, text, errno.EOPNOTSUPP)
-    return Interface(address, _LINK_TYPES[kind], kind == ARPHRD_LOOPBACK)
+    return Interface(address, LINK_TYPES[kind], kind == ARPHRD_LOOPBACK)
 
 
 def open_ring(
     interface: Interface,
-    program: bytes,
+    program: Program,
     *,
     snap_bytes: int = DEFAULT_SNAP_BYTES,
     promiscuous: bool = False,
@@ -161,8 +149,7 @@ def open_ring(
 
     Args:
         interface: Where.
-        program: What is taken: the instructions of a filter, as the kernel has them. Nothing
-            gets in before it is attached.
+        program: What is taken. Nothing gets in before it is attached.
         snap_bytes: At most so many of a packet are handed out. A filter that says so as well
             saves the copying.
         promiscuous: Whether the interface shall take what is not for this machine, until the
@@ -171,6 +158,7 @@ def open_ring(
         block_bytes: A power of two, and a multiple of the page size.
 
     Raises:
+        PacketError: *program* is none that the kernel would take.
         BindError: The right is missing, the interface is down or gone, or the kernel refuses
             the filter or the memory. Nothing is left open.
     """
@@ -186,7 +174,7 @@ def open_ring(
     memory: mmap.mmap | None = None
     try:
         sock.setblocking(False)
-        _attach(sock, program)
+        attach(sock, program)
         sock.setsockopt(SOL_PACKET, PACKET_VERSION, TPACKET_V3)
         if interface.is_loopback:
             sock.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
@@ -206,6 +194,9 @@ def open_ring(
     except OSError as error:
         _close(sock, memory)
         raise BindError.from_os_error(address, error) from error
+    except OptionError as error:
+        _close(sock, memory)
+        raise BindError(address, str(error), error.errno) from error
     except BaseException:
         _close(sock, memory)
         raise
@@ -295,7 +286,7 @@ class Ring:
 
     def stop(self) -> None:
         """Let nothing more in. What is in already is handed over within RETIRE_MS or two."""
-        _attach(self._sock, _NOTHING)
+        attach(self._sock, _NOTHING)
 
     @property
     def is_empty(self) -> bool:
@@ -323,13 +314,6 @@ def restore_tag(memory: memoryview, frame: int) -> int:
     memory[begin : begin + _ADDRESSES_BYTES] = bytes(memory[start : start + _ADDRESSES_BYTES])
     _TAG.pack_into(memory, begin + _ADDRESSES_BYTES, ethertype, tag)
     return begin
-
-
-def _attach(sock: Any, program: bytes) -> None:
-    """Have *sock* take what the filter *program* says; the kernel copies it."""
-    held = ctypes.create_string_buffer(program, len(program))
-    described = struct.pack("HP", len(program) // 8, ctypes.addressof(held))
-    sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, described)
 
 
 def _close(sock: socket.socket, memory: mmap.mmap | None) -> None:
