@@ -45,6 +45,7 @@ def test_it_is_short_and_in_order() -> None:
         "Sixty seconds",
         "What it is, and what it is not",
         "Clients",
+        "Troubleshooting",
         "Configuration",
         "Socket options",
         "A plug-in in ten lines",

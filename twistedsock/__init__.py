@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from twistedsock import sockopts
     from twistedsock.client.blocking import BlockingPeer, connect_blocking
+    from twistedsock.client.capture import capture
     from twistedsock.client.datagram import DatagramClient, connect_datagram
     from twistedsock.client.datagram_blocking import (
         BlockingDatagramClient,
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     )
     from twistedsock.client.echo_reply import EchoReplyClientFactory
     from twistedsock.client.peer import Peer, connect
+    from twistedsock.client.ping import ping
+    from twistedsock.client.probe import probe
+    from twistedsock.client.trace import trace
     from twistedsock.client.transmission import ExchangeCounts, TransmissionParameters
     from twistedsock.errors import (
         AddressError,
@@ -31,8 +35,10 @@ if TYPE_CHECKING:
         CloseReason,
         CodecError,
         ConfigError,
+        FilterError,
         FrameError,
         OptionError,
+        PacketError,
         PeerClosed,
         PeerProtocolError,
         PluginError,
@@ -65,8 +71,10 @@ _HOMES = {
     "EchoReply": "services.echo_reply",
     "EchoReplyClientFactory": "client.echo_reply",
     "ExchangeCounts": "client.transmission",
+    "FilterError": "errors",
     "FrameError": "errors",
     "OptionError": "errors",
+    "PacketError": "errors",
     "Peer": "client.peer",
     "PeerClosed": "errors",
     "PeerProtocolError": "errors",
@@ -85,11 +93,15 @@ _HOMES = {
     "TwistedsockError": "errors",
     "UnitError": "errors",
     "Unreachable": "errors",
+    "capture": "client.capture",
     "connect": "client.peer",
     "connect_blocking": "client.blocking",
     "connect_datagram": "client.datagram",
     "connect_datagram_blocking": "client.datagram_blocking",
+    "ping": "client.ping",
+    "probe": "client.probe",
     "reliable": "services.reliable",
+    "trace": "client.trace",
 }
 
 __all__ = [
@@ -107,8 +119,10 @@ __all__ = [
     "EchoReply",
     "EchoReplyClientFactory",
     "ExchangeCounts",
+    "FilterError",
     "FrameError",
     "OptionError",
+    "PacketError",
     "Peer",
     "PeerClosed",
     "PeerProtocolError",
@@ -127,12 +141,16 @@ __all__ = [
     "TwistedsockError",
     "UnitError",
     "Unreachable",
+    "capture",
     "connect",
     "connect_blocking",
     "connect_datagram",
     "connect_datagram_blocking",
+    "ping",
+    "probe",
     "reliable",
     "sockopts",
+    "trace",
 ]
 
 

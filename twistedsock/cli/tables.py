@@ -16,6 +16,7 @@ from rich.cells import cell_len
 
 GAP = 2  # between columns
 EASY_LAST, LEAST_LAST = 30, 20  # columns that the last cell needs to be read with ease, or at all
+LEAST_FIRST, LEAST_CUT = 15, 8  # of what is cut: the first cell, and the last
 MOST_WRAPPED = 30  # of a cell between the first and the last: the rest goes below
 MOST_ALIGNED = 60  # in a pipe: one huge value does not push out the ends of all other lines
 
@@ -49,27 +50,79 @@ def show_table(columns: Sequence[str], rows: Rows, spare: Collection[str] = ()) 
     if not screen.is_terminal:
         _show_lines([columns, *rows])
         return
+    fitting = _Fitting(screen.width, columns, rows, spare)
+    if fitting.last < LEAST_LAST:
+        _show_paragraphs(screen, columns, rows, fitting.kept)
+    else:
+        screen.print(fitting.table(columns, rows))
+
+
+def table_of(
+    screen: rich.console.Console, columns: Sequence[str], rows: Rows, spare: Collection[str] = ()
+) -> rich.table.Table:
+    """Return *rows* under *columns* for *screen*, to be drawn again and again: a line each.
+
+    What has no room is cut: columns of *spare*, further ones, and the ends of the cells.
+    """
+    rows = [[_printable(cell) for cell in row] for row in rows]
     widths = [max(map(cell_len, cells)) for cells in zip(columns, *rows, strict=True)]
-    widths[1:-1] = [min(width, MOST_WRAPPED) for width in widths[1:-1]]
-    kept = list(range(len(columns)))
+    widths[0] = min(widths[0], max(screen.width // 3, LEAST_FIRST))
+    between = range(len(columns) - 2, 0, -1)
+    dropped: set[int] = set()
 
     def left() -> int:
-        return screen.width - sum(widths[each] + GAP for each in kept[:-1])
+        kept = (each for place, each in enumerate(widths[:-1]) if place not in dropped)
+        return screen.width - sum(each + GAP for each in kept)
 
-    for position in reversed(kept[1:-1]):
-        if columns[position] in spare and left() < EASY_LAST:
-            kept.remove(position)
-    if left() < LEAST_LAST:
-        _show_paragraphs(screen, columns, rows, kept)
-        return
+    for least, positions in (
+        (EASY_LAST, [each for each in between if columns[each] in spare]),
+        (LEAST_CUT, [each for each in between if columns[each] not in spare]),
+    ):
+        for position in positions:
+            if left() < min(least, widths[-1]):
+                dropped.add(position)
+    widths[-1] = max(min(left(), widths[-1]), 1)
     table = rich.table.Table(box=None, pad_edge=False, header_style="bold", padding=(0, GAP, 0, 0))
+    kept = [each for each in range(len(columns)) if each not in dropped]
     for position in kept:
-        is_last = position == kept[-1]
-        width = None if is_last else widths[position]
-        table.add_column(columns[position], overflow="fold", width=width)
+        table.add_column(
+            columns[position], overflow="ellipsis", no_wrap=True, width=widths[position]
+        )
     for row in rows:
         table.add_row(*(rich.text.Text(row[each]) for each in kept))
-    screen.print(table)
+    return table
+
+
+class _Fitting:
+    """Which columns are kept in a width, and how wide they are; what is left is the last one's."""
+
+    def __init__(
+        self, width: int, columns: Sequence[str], rows: Rows, spare: Collection[str]
+    ) -> None:
+        widths = [max(map(cell_len, cells)) for cells in zip(columns, *rows, strict=True)]
+        widths[1:-1] = [min(width, MOST_WRAPPED) for width in widths[1:-1]]
+        self._width, self._widths = width, widths
+        self.kept = list(range(len(columns)))
+        for position in reversed(self.kept[1:-1]):
+            if columns[position] in spare and self.last < EASY_LAST:
+                self.kept.remove(position)
+
+    @property
+    def last(self) -> int:
+        """What is left for the last column."""
+        return self._width - sum(self._widths[each] + GAP for each in self.kept[:-1])
+
+    def table(self, columns: Sequence[str], rows: Rows) -> rich.table.Table:
+        """Return *rows* as far as they are kept."""
+        table = rich.table.Table(
+            box=None, pad_edge=False, header_style="bold", padding=(0, GAP, 0, 0)
+        )
+        for position in self.kept:
+            width = None if position == self.kept[-1] else self._widths[position]
+            table.add_column(columns[position], overflow="fold", width=width)
+        for row in rows:
+            table.add_row(*(rich.text.Text(row[each]) for each in self.kept))
+        return table
 
 
 def _show_lines(lines: Rows) -> None:

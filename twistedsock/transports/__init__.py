@@ -1,7 +1,8 @@
 """The west wing: sockets and the reactor. Takes any Twisted factory or protocol.
 
 Never a service, never the config file. Reading order: unix_paths, binding, hotloop, connection,
-stream, unix, seqpacket; unsent, ancillary, datagram, unix_datagram, raw, packet; optioned and
-opening (a reactor whose sockets have options); socket and its rooms in ``awaited`` (the awaitable
+stream, unix, seqpacket; unsent, ancillary, datagram, unix_datagram, raw, filtering, packet;
+packet_ring (captures) and echo_socket (pings); optioned and opening (a reactor whose sockets have
+options); socket and its rooms in ``awaited`` (the awaitable
 Socket).
 """

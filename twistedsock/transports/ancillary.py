@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import socket
 import struct
+import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from twistedsock.addresses import unmap
@@ -26,7 +28,8 @@ ANCILLARY_BYTES = sum(map(socket.CMSG_SPACE, _SIZES))
 
 # struct sock_extended_err: errno, origin, type, code, pad, info, data (ip(7), linux/errqueue.h);
 # behind it is the address of whoever sent the error.
-_EXTENDED_ERROR = struct.Struct("=IBBBBII")
+EXTENDED_ERROR = struct.Struct("=IBBBBII")
+ORIGIN_AT = 4
 _ERRORS_A_TURN = 64
 _ERROR_BYTES = 512
 _WITH_ERRORS = (socket.AF_INET, socket.AF_INET6, getattr(socket, "AF_PACKET", None))
@@ -92,6 +95,48 @@ def _tell_ip6(told: dict[str, Any], kind: int, data: bytes) -> None:
         told["dscp"] = _INT.unpack_from(data)[0] >> 2
 
 
+@dataclass(frozen=True, slots=True)
+class NetworkError:
+    """What the error queue says: ``struct sock_extended_err`` (ip(7), linux/errqueue.h).
+
+    Attributes:
+        number: The errno that stands for it.
+        origin: LOCAL for this machine, ICMP, ICMP6, or TIMESTAMPING: then it is no error.
+        icmp_type: Of the ICMP message, where one came; likewise its code.
+        info: The next hop's MTU where a packet was too big, in bytes.
+        data: Of a time stamp, which packet it is about.
+        source: Who sent the error; empty where this machine noticed it itself.
+    """
+
+    number: int
+    origin: int
+    icmp_type: int
+    icmp_code: int
+    info: int
+    data: int
+    source: str
+
+
+LOCAL, ICMP, ICMP6, TIMESTAMPING = 1, 2, 3, 4  # SO_EE_ORIGIN_* (linux/errqueue.h)
+
+
+def network_error(data: bytes) -> NetworkError:
+    """Return what *data*, a ``struct sock_extended_err`` with what follows it, says."""
+    number, origin, icmp_type, icmp_code, _, info, about = EXTENDED_ERROR.unpack_from(data)
+    source = _offender(data[EXTENDED_ERROR.size :]) if origin in (ICMP, ICMP6) else ""
+    return NetworkError(number, origin, icmp_type, icmp_code, info, about, source)
+
+
+def _offender(name: bytes) -> str:
+    """Return the host of a socket address, ``struct sockaddr_in`` or ``sockaddr_in6``."""
+    family = int.from_bytes(name[:2], sys.byteorder)
+    if family == socket.AF_INET and len(name) >= 8:
+        return socket.inet_ntoa(name[4:8])
+    if family == socket.AF_INET6 and len(name) >= 24:
+        return unmap(socket.inet_ntop(socket.AF_INET6, name[8:24]))
+    return ""
+
+
 def queued_errors(sock: socket.socket) -> Iterator[tuple[int, str]]:
     """Take the errors out of the queue that IP_RECVERR fills: the errno, and who was sent to.
 
@@ -105,9 +150,8 @@ def queued_errors(sock: socket.socket) -> Iterator[tuple[int, str]]:
         except OSError:  # it is empty
             return
         for level, kind, data in ancillary:
-            if (level, kind) in _ERROR_KINDS and len(data) >= _EXTENDED_ERROR.size:
-                number = _EXTENDED_ERROR.unpack_from(data)[0]
-                yield number, unmap(name[0]) if name else ""
+            if (level, kind) in _ERROR_KINDS and len(data) >= EXTENDED_ERROR.size:
+                yield EXTENDED_ERROR.unpack_from(data)[0], unmap(name[0]) if name else ""
 
 
 _ERROR_KINDS = {(socket.IPPROTO_IP, IP_RECVERR), (socket.IPPROTO_IPV6, IPV6_RECVERR)}
