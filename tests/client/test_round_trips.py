@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from twistedsock.client import round_trips
 from twistedsock.client.round_trips import (
     FOLDED_AT_ONCE,
+    MAX_SAMPLES,
     PERCENTILES,
     RoundTrips,
     Summary,
@@ -23,9 +24,11 @@ from twistedsock.client.round_trips import (
 times = st.floats(0, 10, allow_subnormal=False)
 
 
-def gathered(samples: list[float], choice: random.Random | None = None) -> RoundTrips:
+def gathered(
+    samples: list[float], most: int = MAX_SAMPLES, choice: random.Random | None = None
+) -> RoundTrips:
     """Return what gathered *samples*, answered in their order."""
-    trips = RoundTrips(choice)
+    trips = RoundTrips(most, choice)
     for sequence, rtt_s in enumerate(samples):
         trips.sent += 1
         trips.answered(sequence, rtt_s)
@@ -94,13 +97,12 @@ def test_more_than_are_folded_at_once() -> None:
 
 def test_a_very_long_run_keeps_a_choice_with_even_chances(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond the most samples each has the same chance to be kept, and all else stays exact."""
-    monkeypatch.setattr(round_trips, "MAX_SAMPLES", 100)
     monkeypatch.setattr(round_trips, "FOLDED_AT_ONCE", 7)
     size, runs = 1000, 40
     kept = [0] * 10  # by tenth of the run
     for seed in range(runs):
         samples = [float(each) for each in range(1, size + 1)]
-        trips = gathered(samples, random.Random(seed))
+        trips = gathered(samples, 100, random.Random(seed))
         assert len(trips.samples_s) == 100
         assert len(set(trips.samples_s)) == 100  # none twice
         assert set(trips.samples_s) <= set(samples)
@@ -115,10 +117,9 @@ def test_a_very_long_run_keeps_a_choice_with_even_chances(monkeypatch: pytest.Mo
     assert all(300 < each < 500 for each in kept), kept
 
 
-def test_a_choice_needs_no_source_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_choice_needs_no_source_of_ones_own() -> None:
     """Without a source of randomness it has one once it needs it."""
-    monkeypatch.setattr(round_trips, "MAX_SAMPLES", 3)
-    trips = gathered([0.5] * 10)
+    trips = gathered([0.5] * 10, 3)
     assert list(trips.samples_s) == [0.5] * 3
     assert trips.summary().received == 10
 

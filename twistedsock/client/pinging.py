@@ -17,6 +17,7 @@ from twistedsock.client.round_trips import RoundTrips, Summary
 # Requests whose answers are still known: more than that many a second and the slowest are missed.
 MAX_IN_FLIGHT = 65_536
 PLACES = MAX_IN_FLIGHT - 1
+MAX_SAMPLES = 10_000  # of one target: there may be thousands of them
 AWAITED, ANSWERED, FAILED = 1, 2, 3
 
 
@@ -39,7 +40,7 @@ class Target:
         self.name = name
         self.version = 6 if ":" in self.address else 4
         self.fault = fault
-        self.trips = RoundTrips()
+        self.trips = RoundTrips(MAX_SAMPLES)
         self.errors: Counter[Told] = Counter()
         self.ttl_hops: int | None = None
 

@@ -12,11 +12,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 PERCENTILES = (50, 90, 95, 99)
-# Of one target: what a long run may hold. Beyond it a random choice of all is kept, so that the
-# percentiles stay those of the whole run; all else is exact in any case.
-MAX_SAMPLES = 100_000
-FOLDED_AT_ONCE = 1024
-_NO_SAMPLES = array("d")  # never changed: a sum of arrays is a new one
+MAX_SAMPLES = 100_000  # of one target: what a long run may hold
+FOLDED_AT_ONCE = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +79,8 @@ class RoundTrips:
     What is called for each answer only notes it; the figures are made of many at once.
 
     Args:
+        most_samples: How many are kept. Of a very long run it is a random choice of all, so that
+            the percentiles stay those of the whole run; all else is exact in any case.
         choice: Chooses the samples that are kept of a very long run; None for a source of its own.
     """
 
@@ -93,6 +92,7 @@ class RoundTrips:
         "_last_s",
         "_max_s",
         "_min_s",
+        "_most",
         "_next",
         "_samples_s",
         "_squares",
@@ -102,12 +102,15 @@ class RoundTrips:
         "sent",
     )
 
-    def __init__(self, choice: random.Random | None = None) -> None:
+    def __init__(
+        self, most_samples: int = MAX_SAMPLES, choice: random.Random | None = None
+    ) -> None:
         self.sent = self.duplicates = self.reordered = 0
         self._next = self._folded = 0
+        self._most = most_samples
         self._choice = choice
         self._fresh_s: list[float] = []  # answers that the figures below do not know of yet
-        self._samples_s = _NO_SAMPLES
+        self._samples_s = array("d")
         self._min_s, self._max_s, self._last_s = math.inf, 0.0, -1.0
         self._total_s = self._squares = self._jitter_s = 0.0
 
@@ -144,15 +147,19 @@ class RoundTrips:
         if not fresh:
             return
         self._min_s, self._max_s = min(self._min_s, min(fresh)), max(self._max_s, max(fresh))
+        total_s = squares = jitter_s = 0.0
         before = fresh[0] if self._last_s < 0 else self._last_s
         for rtt_s in fresh:
-            self._total_s += rtt_s
-            self._squares += rtt_s * rtt_s
-            self._jitter_s += abs(rtt_s - before)
+            total_s += rtt_s
+            squares += rtt_s * rtt_s
+            jitter_s += abs(rtt_s - before)
             before = rtt_s
+        self._total_s += total_s
+        self._squares += squares
+        self._jitter_s += jitter_s
         self._last_s = before
-        room = MAX_SAMPLES - len(self._samples_s)
-        self._samples_s = self._samples_s + array("d", fresh[:room])
+        room = self._most - len(self._samples_s)
+        self._samples_s.extend(fresh[:room])
         self._folded += min(room, len(fresh))
         for rtt_s in fresh[room:]:
             self._keep_some(rtt_s)
@@ -164,7 +171,7 @@ class RoundTrips:
             self._choice = random.Random()  # not before: thousands of targets need none
         self._folded += 1
         place = self._choice.randrange(self._folded)
-        if place < MAX_SAMPLES:
+        if place < self._most:
             self._samples_s[place] = rtt_s
 
     def summary(self) -> Summary:
@@ -189,4 +196,5 @@ class RoundTrips:
 def percentiles(samples: Iterable[float], wanted: Sequence[int] = PERCENTILES) -> dict[int, float]:
     """Return the nearest-rank percentiles of *samples*, of which there is one at least."""
     ordered = sorted(samples)
-    return {each: ordered[max(math.ceil(len(ordered) * each / 100) - 1, 0)] for each in wanted}
+    count = len(ordered)
+    return {each: ordered[max(-(-count * each // 100) - 1, 0)] for each in wanted}
