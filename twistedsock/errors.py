@@ -32,6 +32,8 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+MAX_TOLD_CHARACTERS = 200  # of a text that may be very long, in the line that says what is wrong
+
 
 class CloseReason(enum.StrEnum):
     """Why a session ended: the same word in logs, hooks and metrics."""
@@ -181,7 +183,13 @@ class FilterError(TwistedsockError, ValueError):
     def __init__(self, expression: str, position: int, text: str) -> None:
         self.expression = expression
         self.position = position
-        super().__init__(f"{expression!r}, character {position + 1}: {text}")
+        told = repr(expression)
+        if len(expression) > MAX_TOLD_CHARACTERS:  # what is around the fault
+            start = max(0, position - MAX_TOLD_CHARACTERS // 2)
+            part = expression[start : start + MAX_TOLD_CHARACTERS]
+            before, behind = start > 0, start + len(part) < len(expression)
+            told = f"{'...' * before}{part!r}{'...' * behind}"
+        super().__init__(f"{told}, character {position + 1}: {text}")
 
 
 class PeerProtocolError(TwistedsockError):

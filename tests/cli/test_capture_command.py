@@ -335,6 +335,21 @@ def test_a_file_is_filtered(file: Path, words: list[str], lines: int) -> None:
     assert (code, len(out.splitlines())) == (0, lines)
 
 
+def test_a_file_of_another_link_is_filtered_or_it_is_told_why_not(tmp_path: Path) -> None:
+    """Bare IP of one version is filtered like all bare IP; no other link type is."""
+    path = tmp_path / "other.pcap"
+    path.write_bytes(pcap.header(228) + pcap.record(AT_NS, UDP))  # LINKTYPE_IPV4
+    for words, lines in ((["udp", "port", "53"], 1), (["tcp"], 0)):
+        code, out, _ = capture("-r", path, *words)
+        assert (code, len(out.splitlines())) == (0, lines)
+    path.write_bytes(pcap.header(113) + pcap.record(AT_NS, bytes(16) + UDP))  # LINKTYPE_LINUX_SLL
+    assert capture("-r", path)[0] == 0
+    code, out, err = capture("-r", path, "udp")
+    assert (code, out) == (64, "")
+    fault = "packets of link type 113 cannot be filtered, only Ethernet and bare IP"
+    assert err.endswith(f"Error: 'udp', character 1: {fault}\n")
+
+
 def test_standard_input_is_a_file_too(file: Path) -> None:
     """-r - reads the input, as from a pipe."""
     with file.open("rb") as reading:

@@ -429,7 +429,7 @@ def test_the_picture_is_a_png(echoing: Server, tmp_path: Path) -> None:
 )
 def test_any_round_trips_make_a_picture(round_trips_s: list[float], tmp_path: Path) -> None:
     """However few, equal or far apart; an address is no formula."""
-    trips = RoundTrips(Random(1))
+    trips = RoundTrips(choice=Random(1))
     for number, seconds in enumerate(round_trips_s):
         trips.sent += 1
         trips.answered(number, seconds)
@@ -514,3 +514,30 @@ def test_what_only_a_picture_or_a_terminal_needs_is_not_imported(echoing: Server
         check=True,
     )
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@needs_matplotlib
+def test_a_fifo_that_nobody_reads_is_refused_at_once(echoing: Server, tmp_path: Path) -> None:
+    """The picture's place is looked at before anything is sent, and is not waited for."""
+    path = tmp_path / "a.png"
+    os.mkfifo(path)
+    code, out, err = probe(echoing.address, "--plot", str(path))
+    assert (code, out) == (73, "")
+    assert err == f"twistedsock probe: {path}: No such device or address (ENXIO)\n"
+
+
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_an_output_that_is_full_is_told(echoing: Server, more: tuple[str, ...]) -> None:
+    """One line says why, and the exit status is 73."""
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*COMMAND, echoing.address, "-c", "1", *more],
+            cwd=ROOT,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=DEADLINE_S,
+        )
+    assert done.returncode == 73
+    assert done.stderr == "twistedsock probe: standard output: No space left on device (ENOSPC)\n"

@@ -217,6 +217,16 @@ async def test_one_after_the_other() -> None:
 
 
 @pytest_twisted.ensureDeferred
+@pytest.mark.parametrize("lost", [[0], [1, 2], [3], [0, 1, 2, 3]])
+async def test_with_the_rate_max_a_loss_is_followed_by_the_next_request(lost: list[int]) -> None:
+    """Whatever is lost, the next one goes when the time-out is over."""
+    with answering(lambda data, number: [] if number in lost else [data]) as address:
+        result = await probed(address, rate="max", count=4, timeout_s=0.1)
+    assert counts(result) == (4, 4 - len(lost), len(lost), 0, 0)
+    assert 0.1 * len(lost) < result.duration_s < 0.1 * len(lost) + 1
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_duration_ends_it(tmp_path: Path) -> None:
     """So many as are due within it are sent."""
     async with serving("udp", Echo(), tmp_path) as address:

@@ -5,6 +5,7 @@ Bytes and times in, counts out; the oracles are a regular expression and what th
 
 from __future__ import annotations
 
+import math
 import re
 from itertools import pairwise
 from random import Random
@@ -259,6 +260,8 @@ def test_without_a_rate_each_waits_for_the_one_before() -> None:
     assert probe.due(1.5) == 0
     probe.expire(1.7)
     assert probe.due(1.7) == 1
+    assert probe.wake_at(1.7) == 1.7  # at once: no answer will come to wake it
+    assert probe.wake_at(1.7, is_blocked=True) == math.inf
     probe.sent(1.7)
     probe.heard(PATTERN.request(2), 1.8)
     assert probe.due(1.8) == 0

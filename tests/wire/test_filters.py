@@ -520,6 +520,29 @@ def test_a_filter_may_not_become_too_long() -> None:
         compile_filter("tcp or " * 10_000 + "arp  ")
 
 
+def test_what_is_told_of_a_long_filter_is_what_is_around_the_fault() -> None:
+    """Nobody reads 60,000 characters to find the one that is wrong."""
+    text = "tcp or " * 100 + "what" + " or udp" * 100
+    with pytest.raises(FilterError) as caught:
+        compile_filter(text)
+    assert (caught.value.expression, caught.value.position) == (text, 700)
+    part = text[600:800]
+    assert str(caught.value).startswith(f"...{part!r}..., character 701: a test was expected")
+    with pytest.raises(FilterError) as caught:
+        compile_filter("port " + "9" * 60_000)
+    assert str(caught.value).endswith(f"was expected, got '{'9' * 200}'...")
+    assert len(str(caught.value)) < 600
+
+
+def test_a_value_counts_once_however_often_it_is_told() -> None:
+    """Ids that stand side by side are one test, without those that are there twice."""
+    chain = filter_grammar.parse_filter("port 1" + "||2||1" * 10_000, lambda _: None)
+    assert chain is not None
+    [operand] = chain.operands
+    assert isinstance(operand.part, filter_grammar.Test)
+    assert operand.part.values == ((1, 1), (2, 2))
+
+
 @pytest.mark.parametrize(("link_type", "snap"), [(113, 10), (1, 0), (1, 1 << 32)])
 def test_other_link_types_and_lengths_are_refused(link_type: int, snap: int) -> None:
     """A caller's mistake is no fault of the filter."""

@@ -122,7 +122,7 @@ def command(
       69  refused: nobody listens there; or no answer came
       71  unreachable: no way there, no right to, or a socket option refused
       72  closed by the peer before the end
-      73  the picture cannot be written
+      73  the picture or the output cannot be written
       74  cannot send, such as a request that is larger than what goes there
       75  timed out: no connection, or not any more
       76  the peer sent what cannot be read in this framing
@@ -191,11 +191,16 @@ def _passing(result: _T, call: Callable[[], object]) -> _T:
 
 
 def _tell(settings: Settings, result: ProbeResult, as_json: bool) -> None:
+    lines = figures.summary_lines(settings, result)
     if as_json:
-        click.echo(json.dumps(result.as_json()))
-        return
-    for line in figures.summary_lines(settings, result):
-        click.echo(line)
+        lines = [json.dumps(result.as_json())]
+    try:
+        for line in lines:
+            click.echo(line)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise _not_written("standard output", error) from None
 
 
 def _verdict(result: ProbeResult) -> int:
@@ -222,8 +227,8 @@ def _check_writable(path: str | None) -> None:
         return
     is_new = not os.path.lexists(path)
     try:
-        with open(path, "ab"):
-            pass
+        # A FIFO that nobody reads is refused, rather than waited for.
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o666))
     except OSError as error:
         raise _not_written(path, error) from None
     if is_new:

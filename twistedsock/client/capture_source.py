@@ -7,7 +7,7 @@ Knows no reactor; the ring that is opened here is served by ``capture`` in a rea
 from __future__ import annotations
 
 from twistedsock.addresses import Address, parse_address
-from twistedsock.errors import AddressError
+from twistedsock.errors import AddressError, FilterError
 from twistedsock.transports.filtering import port_of
 from twistedsock.transports.packet_ring import (
     RING_BYTES,
@@ -18,9 +18,23 @@ from twistedsock.transports.packet_ring import (
 )
 from twistedsock.wire import bpf, filters
 from twistedsock.wire.bpf import Program
-from twistedsock.wire.captured import DEFAULT_SNAP_BYTES, LINKTYPE_ETHERNET, Captured
+from twistedsock.wire.captured import (
+    DEFAULT_SNAP_BYTES,
+    LINKTYPE_ETHERNET,
+    LINKTYPE_IPV4,
+    LINKTYPE_IPV6,
+    LINKTYPE_RAW,
+    Captured,
+)
 
 Filter = str | Program
+# The link type whose filters serve packets of another, which a file may have
+_FILTERED_AS = {
+    LINKTYPE_ETHERNET: LINKTYPE_ETHERNET,
+    LINKTYPE_RAW: LINKTYPE_RAW,
+    LINKTYPE_IPV4: LINKTYPE_RAW,
+    LINKTYPE_IPV6: LINKTYPE_RAW,
+}
 
 
 def parse_interface(text: str | Address) -> Address:
@@ -43,9 +57,12 @@ def compile_text(
     """Return the program of a filter's *text*, which may name services of this machine.
 
     Raises:
-        FilterError: It is none.
+        FilterError: It is none, or none is for packets of that link type.
     """
-    return filters.compile_filter(text, link_type, snap_bytes, port_of)
+    if link_type not in _FILTERED_AS:
+        fault = f"packets of link type {link_type} cannot be filtered, only Ethernet and bare IP"
+        raise FilterError(text, 0, fault)
+    return filters.compile_filter(text, _FILTERED_AS[link_type], snap_bytes, port_of)
 
 
 def is_taken(program: Program, packet: Captured) -> bool:

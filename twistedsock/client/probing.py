@@ -256,6 +256,8 @@ class Probing:
             if self._rate is not None and self.round_trips.sent < self._total:
                 next_one = self._total - 1 if is_blocked else self.round_trips.sent
                 moments.append(max(self._began_at + next_one / self._rate, now))
+            elif not self.in_flight and not is_blocked and self.round_trips.sent < self._total:
+                moments.append(now)  # closed-loop, and the last one is lost: no answer wakes us
         if self.in_flight:
             moments.append(next(iter(self.in_flight.values())) + self._timeout_s)
         return min(moments, default=math.inf)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 # https://www.ietf.org/archive/id/draft-ietf-opsawg-pcaplinktype: the link types that are captured
 LINKTYPE_ETHERNET = 1
 LINKTYPE_RAW = 101  # an IPv4 or IPv6 packet, with nothing before it
+LINKTYPE_IPV4, LINKTYPE_IPV6 = 228, 229  # likewise, of one version
 
 DEFAULT_SNAP_BYTES = 262_144  # of a packet that are kept: as tcpdump, more than any packet has
 

@@ -24,7 +24,12 @@ from twistedsock.wire import (
     tcp,
     udp,
 )
-from twistedsock.wire.captured import LINKTYPE_ETHERNET, LINKTYPE_RAW
+from twistedsock.wire.captured import (
+    LINKTYPE_ETHERNET,
+    LINKTYPE_IPV4,
+    LINKTYPE_IPV6,
+    LINKTYPE_RAW,
+)
 from twistedsock.wire.cooked import Cooked, Loopback
 from twistedsock.wire.ethernet import Ethernet
 from twistedsock.wire.fields import printable
@@ -37,7 +42,7 @@ from twistedsock.wire.udp import UDP
 NAME = "dissection"
 # https://www.tcpdump.org/linktypes.html
 ETHERNET, RAW = LINKTYPE_ETHERNET, LINKTYPE_RAW
-NULL, LINUX_SLL, IPV4, IPV6, LINUX_SLL2 = 0, 113, 228, 229, 276
+NULL, LINUX_SLL, IPV4, IPV6, LINUX_SLL2 = 0, 113, LINKTYPE_IPV4, LINKTYPE_IPV6, 276
 MAX_LAYERS = 16  # packets in packets in packets may not keep us
 MAX_LINE = 500  # characters
 

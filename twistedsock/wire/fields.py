@@ -25,8 +25,8 @@ def require_bits(protocol: str, value: object, widths: Mapping[str, int]) -> Non
     """
     for name, bits in widths.items():
         number = getattr(value, name)
-        if not 0 <= number < 1 << bits:
-            raise PacketError(protocol, f"{name} must be 0..{(1 << bits) - 1}, got {number}")
+        if not isinstance(number, int) or not 0 <= number < 1 << bits:
+            raise PacketError(protocol, f"{name} must be 0..{(1 << bits) - 1}, got {number!r}")
 
 
 @lru_cache(1024)
@@ -46,7 +46,7 @@ def address_bytes(protocol: str, name: str, text: str, version: int) -> bytes:
         PacketError: *text* is none.
     """
     try:
-        packed = ip_bytes(text)
+        packed = ip_bytes(text) if isinstance(text, str) else b""
     except ValueError:
         packed = b""
     if len(packed) != ADDRESS_BYTES[version]:
@@ -71,7 +71,7 @@ def octets(protocol: str, name: str, text: str) -> bytes:
     Raises:
         PacketError: *text* is not of that form.
     """
-    if text and not _OCTETS.fullmatch(text):
+    if not isinstance(text, str) or (text and not _OCTETS.fullmatch(text)):
         raise PacketError(protocol, f"{name} must be bytes like aa:bb:cc, got {text!r}")
     return bytes.fromhex(text.replace(":", ""))
 

@@ -17,7 +17,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
-from twistedsock.errors import FilterError
+from twistedsock.errors import MAX_TOLD_CHARACTERS, FilterError
 from twistedsock.wire import filter_ids
 from twistedsock.wire.filter_ids import PortOf, Span
 
@@ -156,7 +156,10 @@ class _Parser:
         return token
 
     def _fault(self, token: Token, text: str, near: str = "") -> FilterError:
-        got = f"got {token.text!r}" if token.text else "and the text ends"
+        got = "and the text ends"
+        if token.text:
+            is_long = len(token.text) > MAX_TOLD_CHARACTERS
+            got = f"got {token.text[:MAX_TOLD_CHARACTERS]!r}{'...' * is_long}"
         return FilterError(self._expression, token.position, f"{text}, {got}{near}")
 
     def _chain(self, qualifiers: Qualifiers | None, *, ids_only: bool) -> Chain:
@@ -164,9 +167,9 @@ class _Parser:
         joint = ""
         while True:
             negated, part, qualifiers = self._operand(qualifiers, ids_only=ids_only)
-            _append(operands, Operand(joint, negated, part))
+            operands.append(Operand(joint, negated, part))
             if self._next.text not in AND | OR:
-                return Chain(tuple(operands))
+                return Chain(_merged(operands))
             joint = "and" if self._take().text in AND else "or"
 
     def _operand(
@@ -316,26 +319,39 @@ def _near(word: str) -> str:
     return f"; did you mean {found[0]!r}?" if found else ""
 
 
-def _append(operands: list[Operand], new: Operand) -> None:
-    """Append *new* to *operands*, or put its values to those of the last, where that is the same.
+def _merged(operands: list[Operand]) -> tuple[Operand, ...]:
+    """Return *operands*, with the values of several in one where that means the same.
 
     ``r or host A or host B`` is one test of two values, and ``r and not host A and not host B``.
     """
-    if operands:
-        last = operands[-1]
-        joint = "and" if new.negated else "or"
-        if (
-            isinstance(last.part, Test)
-            and isinstance(new.part, Test)
-            and last.negated == new.negated
-            and new.joint == joint
-            and last.joint in ("", joint)
-            and last.part.kind in MERGED
-            and last.part.direction != "src and dst"
-            and replace(new.part, values=(), position=0)
-            == replace(last.part, values=(), position=0)
-        ):
-            merged = replace(last.part, values=last.part.values + new.part.values)
-            operands[-1] = last._replace(part=merged)
-            return
-    operands.append(new)
+    runs: list[list[Operand]] = []
+    for new in operands:
+        if runs and _goes_with(runs[-1][0], new):
+            runs[-1].append(new)
+        else:
+            runs.append([new])
+    return tuple(_joined(run) for run in runs)
+
+
+def _goes_with(first: Operand, new: Operand) -> bool:
+    """Return whether *new* is one more value of the test that *first* is."""
+    joint = "and" if new.negated else "or"
+    return (
+        isinstance(first.part, Test)
+        and isinstance(new.part, Test)
+        and first.negated == new.negated
+        and new.joint == joint
+        and first.joint in ("", joint)
+        and first.part.kind in MERGED
+        and first.part.direction != "src and dst"
+        and replace(new.part, values=(), position=0) == replace(first.part, values=(), position=0)
+    )
+
+
+def _joined(run: list[Operand]) -> Operand:
+    """Return the one operand that those of *run*, which go together, are."""
+    if len(run) == 1:
+        return run[0]
+    tests = [each.part for each in run if isinstance(each.part, Test)]
+    values = dict.fromkeys(value for test in tests for value in test.values)
+    return run[0]._replace(part=replace(tests[0], values=tuple(values)))

@@ -54,6 +54,9 @@ class Option:
     data: bytes = b""
 
 
+_PAD = Option(PAD_1)  # one for all: a header may consist of them
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """Options for every hop or for the destination.
@@ -249,7 +252,7 @@ def _parse_options(header: bytes) -> tuple[Option, ...]:
     found, position = [], 2
     while position < len(header):
         if (kind := header[position]) == PAD_1:
-            found.append(Option(PAD_1))
+            found.append(_PAD)
             position += 1
             continue
         left = len(header) - position
