@@ -369,7 +369,7 @@ def test_what_cannot_be_read_is_76(options: str, sent: bytes, fault: str) -> Non
 
 def test_help_names_every_exit_status() -> None:
     """What scripts rely on stands in the help, each once."""
-    from twistedsock.cli.connect import EX_INTERRUPTED, EX_NOPERM, EXITS
+    from twistedsock.cli.exits import EX_INTERRUPTED, EX_NOPERM, EXITS
 
     done = connect("--help")
     told = [int(word) for word in re.findall(r"^ +(\d+)  \S", done.out.decode(), re.M)]

@@ -13,6 +13,7 @@ import pytest_twisted
 from conftest import pause, until, within
 from networks import HERE, THERE, Network, index_on, ip4, network, open_on
 from twisted.internet.error import MessageLengthError
+from twisted.logger import globalLogPublisher
 
 from twistedsock.addresses import parse_address
 from twistedsock.errors import BindError
@@ -235,6 +236,26 @@ async def test_the_longest_frame_of_the_loopback_is_whole(network: Network) -> N
         assert not metadata.truncated
     finally:
         await within(port.stopListening())
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_the_kernel_dropped_is_told_at_the_end(network: Network) -> None:
+    """Frames that found its buffer full are counted, and told when the listener closes."""
+    events: list[dict[str, Any]] = []
+    globalLogPublisher.addObserver(events.append)
+    try:
+        async with Listening(network) as listening:
+            listening.port.stopReading()
+            listening.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            for _ in range(50):
+                listening.peer.send(frame(b"x" * 1000))
+            listening.port.startReading()
+            await listening.frames(1)
+    finally:
+        globalLogPublisher.removeObserver(events.append)
+    [told] = [each for each in events if each.get("event") == "frames_dropped"]
+    assert told["interface"] == "tap"
+    assert told["dropped"] >= 50 - len(listening.protocol.frames) > 0
 
 
 @pytest_twisted.ensureDeferred

@@ -2,50 +2,26 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import time
 
 import click
 
 from twistedsock.addresses import format_host_port
+from twistedsock.cli.exits import EX_INTERRUPTED, EXITS, exit_of
 from twistedsock.cli.reading import read_assignments, read_duration
 from twistedsock.client.conversation import Conversation
 from twistedsock.client.dialling import dial, five_tuple_of
 from twistedsock.client.options import Options, check, finish
-from twistedsock.client.pipe import InputError, OutputError, Pipe
+from twistedsock.client.pipe import Pipe
 from twistedsock.errors import (
     AddressError,
-    CannotResolve,
-    CannotSend,
     CodecError,
     OptionError,
-    PeerClosed,
     PeerProtocolError,
-    Refused,
-    TimedOut,
-    TwistedsockError,
-    Unreachable,
 )
 from twistedsock.wire.codecs import CODECS
 from twistedsock.wire.framing import FRAMINGS
-
-# sysexits.h as far as it has a word; the meanings stand in the help below.
-EXITS: dict[type[TwistedsockError], int] = {
-    InputError: 65,
-    CannotResolve: 68,
-    Refused: 69,
-    Unreachable: 71,
-    PeerClosed: 72,
-    OutputError: 73,
-    CannotSend: 74,
-    TimedOut: 75,
-    PeerProtocolError: 76,
-    CodecError: 76,
-    OptionError: 71,
-}
-EX_NOPERM = 77  # sysexits.h
-EX_INTERRUPTED = 128 + 2  # by SIGINT, as shells tell it
 
 
 @click.command()
@@ -129,15 +105,8 @@ def command(
         by_peer = isinstance(error, PeerProtocolError | CodecError)  # they name no address
         where = f"{talk.address}: " if by_peer else ""
         click.echo(f"twistedsock connect: {where}{error}", err=True)
-        code = EX_NOPERM if _is_right_missing(error) else EXITS[type(error)]
+        code = exit_of(error)
     context.exit(code)
-
-
-def _is_right_missing(error: BaseException) -> bool:
-    """Return whether a raw socket, or a socket option, was refused for want of a right."""
-    if isinstance(error, OptionError):
-        return error.errno in (errno.EPERM, errno.EACCES)
-    return isinstance(error, Unreachable) and "CAP_NET_RAW" in error.text
 
 
 def _open_standard() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import click
 from twisted.internet.defer import Deferred
 
+from twistedsock.cli.exits import EX_NOHOST, EX_UNAVAILABLE, exit_of
 from twistedsock.cli.ping_tables import Live, print_results, print_trace, trace_rows
 from twistedsock.cli.reading import read_assignments, read_duration, socket_options
 from twistedsock.cli.running import run
@@ -27,10 +28,9 @@ from twistedsock.client.ping import (
 from twistedsock.client.pinging import Failure, PingResult, Reply
 from twistedsock.client.trace import MAX_COUNT as MOST_A_HOP
 from twistedsock.client.trace import MAX_HOPS, Trace, TraceResult
-from twistedsock.errors import BindError, CannotResolve, OptionError, TwistedsockError
+from twistedsock.errors import BindError, CannotResolve, OptionError
 from twistedsock.transports.echo_socket import MAX_SIZE_BYTES
 
-EX_NOHOST, EX_UNAVAILABLE, EX_OSERR, EX_NOPERM = 68, 69, 71, 77  # sysexits.h
 DEFAULT_COUNT = 5  # where nobody watches, and could interrupt it
 MAX_HOSTS = 65_536
 REFRESH_S = 0.25
@@ -130,7 +130,7 @@ def command(
             code = _ping(names, count, interval_s, common, as_json, verbose)
     except (BindError, OptionError, CannotResolve) as error:
         click.echo(f"twistedsock ping: {error}", err=True)
-        code = _code_of(error)
+        code = exit_of(error)
     except BrokenPipeError:  # whoever read our output has had enough
         # What Python would still write at its end goes nowhere.
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - it is closed by that end
@@ -159,13 +159,6 @@ def _expanded(names: list[str]) -> Iterator[str]:
             if count > MAX_HOSTS:
                 raise ValueError(f"at most {MAX_HOSTS} hosts, and {name} makes them more")
             yield str(host)
-
-
-def _code_of(error: TwistedsockError) -> int:
-    if isinstance(error, CannotResolve):
-        return EX_NOHOST
-    number = getattr(error, "errno", None)
-    return EX_NOPERM if BindError("", "", number).is_permission else EX_OSERR
 
 
 def _ping(

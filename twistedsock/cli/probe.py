@@ -14,7 +14,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import LoopingCall
 
 from twistedsock.cli import figures, histogram
-from twistedsock.cli.connect import EX_INTERRUPTED, EX_NOPERM, EXITS
+from twistedsock.cli.exits import EX_INTERRUPTED, EX_UNAVAILABLE, EXITS, exit_of
 from twistedsock.cli.reading import read_assignments, read_duration, socket_options
 from twistedsock.cli.running import run
 from twistedsock.cli.tables import console
@@ -25,9 +25,7 @@ from twistedsock.errors import (
     AddressError,
     FrameError,
     OptionError,
-    Refused,
     UnitError,
-    Unreachable,
 )
 from twistedsock.units import parse_size
 from twistedsock.wire.framing import FRAMINGS
@@ -158,7 +156,7 @@ def command(
         code = EX_INTERRUPTED
     except tuple(EXITS) as error:
         click.echo(f"twistedsock probe: {error}", err=True)
-        code = EX_NOPERM if _is_right_missing(error) else EXITS[type(error)]
+        code = exit_of(error)
     context.exit(code)
 
 
@@ -214,7 +212,7 @@ def _verdict(result: ProbeResult) -> int:
     text = f"{result.address}: no answer to {count} request{'' if count == 1 else 's'}"
     told = [f"{os.strerror(getattr(errno, code, 0))} ({code})" for code in result.errors]
     click.echo(f"twistedsock probe: {': '.join([text, *told])}", err=True)
-    return EXITS[Refused]
+    return EX_UNAVAILABLE
 
 
 def _check_writable(path: str | None) -> None:
@@ -249,10 +247,3 @@ def _plot(result: ProbeResult, path: str) -> None:
 def _not_written(path: str, error: OSError) -> OutputError:
     code = errno.errorcode.get(error.errno or 0, "")
     return OutputError(f"{path}: {error.strerror} ({code})")
-
-
-def _is_right_missing(error: BaseException) -> bool:
-    """Return whether a raw socket, or a socket option, was refused for want of a right."""
-    if isinstance(error, OptionError):
-        return error.errno in (errno.EPERM, errno.EACCES)
-    return isinstance(error, Unreachable) and "CAP_NET_RAW" in error.text

@@ -22,7 +22,7 @@ from twistedsock.service import Metadata
 from twistedsock.transports.ancillary import SO_TIMESTAMPNS, TIMESPEC, told_by
 from twistedsock.transports.raw import RawPort
 
-SOL_PACKET, PACKET_AUXDATA = 263, 8  # linux/if_packet.h; Python has neither
+SOL_PACKET, PACKET_STATISTICS, PACKET_AUXDATA = 263, 6, 8  # linux/if_packet.h; Python has none
 PACKET_OUTGOING = 4
 MAX_FRAME_BYTES = 256 * 1024  # offloading makes frames longer than any wire's
 # struct tpacket_auxdata: status, length, captured, two offsets, VLAN tag and its EtherType
@@ -30,6 +30,7 @@ _AUXILIARY = struct.Struct("@IIIHHHH")
 _VLAN_VALID, _VLAN_TPID_VALID = 1 << 4, 1 << 6
 _VLAN_ETHERTYPE = 0x8100  # IEEE 802.1Q
 _TAG = struct.Struct("!HH")
+_COUNTERS = struct.Struct("@II")  # struct tpacket_stats: frames, and those that were dropped
 _ADDRESSES_BYTES = 12  # of an Ethernet frame, before its tag
 SIOCGIFINDEX = 0x8933  # linux/sockios.h
 _IFREQ = struct.Struct("@16si20x")  # ifr_name, ifr_ifindex (netdevice(7))
@@ -94,6 +95,20 @@ class PacketPort(RawPort):
             OSError: The kernel refused it.
         """
         super().write(datagram, None)
+
+    def connectionLost(self, reason: Any = None) -> None:
+        """Tell how many frames came faster than they were read, and close."""
+        told = self.socket.getsockopt(SOL_PACKET, PACKET_STATISTICS, _COUNTERS.size)
+        _, dropped = _COUNTERS.unpack(told)
+        if dropped:
+            self._log.warn(
+                "packet:{interface}: {dropped} frames were dropped by the kernel: its buffer was"
+                " full",
+                event="frames_dropped",
+                interface=self._interface,
+                dropped=dropped,
+            )
+        super().connectionLost(reason)
 
     def getHost(self) -> InterfaceName:  # type: ignore[override]
         """Return the interface that is listened on."""
