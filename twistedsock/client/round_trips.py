@@ -147,16 +147,14 @@ class RoundTrips:
         if not fresh:
             return
         self._min_s, self._max_s = min(self._min_s, min(fresh)), max(self._max_s, max(fresh))
-        total_s = squares = jitter_s = 0.0
+        total_s, squares, jitter_s = self._total_s, self._squares, self._jitter_s
         before = fresh[0] if self._last_s < 0 else self._last_s
         for rtt_s in fresh:
             total_s += rtt_s
             squares += rtt_s * rtt_s
             jitter_s += abs(rtt_s - before)
             before = rtt_s
-        self._total_s += total_s
-        self._squares += squares
-        self._jitter_s += jitter_s
+        self._total_s, self._squares, self._jitter_s = total_s, squares, jitter_s
         self._last_s = before
         room = self._most - len(self._samples_s)
         self._samples_s.extend(fresh[:room])
