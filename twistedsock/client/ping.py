@@ -233,10 +233,19 @@ class Ping:
                 if isinstance(error, BlockingIOError) and self._waits_for_room(number):
                     return False
                 pinging.sent(number, target, time.time_ns())
-                pinging.failed(number, Told("", os.strerror(error.errno or 0)))
+                pinging.failed(number, self._refusal(error, target.version))
             else:
                 pinging.sent(number, target, sent_ns)
         return True
+
+    def _refusal(self, error: OSError, version: int) -> Told:
+        """Return what *error* says, with the MTU where a request was too long for it."""
+        mtu = 0
+        if error.errno == errno.EMSGSIZE:
+            sock = self._sockets[version]
+            sock.read_queue()
+            mtu = sock.refused_mtu
+        return Told("", os.strerror(error.errno or 0), mtu)
 
     def _waits_for_room(self, number: int) -> bool:
         """Return whether *number* was not refused for very long yet."""

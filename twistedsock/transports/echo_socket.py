@@ -75,7 +75,6 @@ _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 _PROTOCOLS = {4: socket.IPPROTO_ICMP, 6: socket.IPPROTO_ICMPV6}
 _PING_GROUPS = "/proc/sys/net/ipv4/ping_group_range"
 
-
 # Number and when it left, in nanoseconds since 1970.
 Left = Callable[[int, int], None]
 # Number, when it came in nanoseconds since 1970, its TTL, and whom it came from.
@@ -95,6 +94,9 @@ class EchoSocket(Listener):
         failed: Is called for each error that the network sent instead.
         size_bytes: Of a request, behind its ICMP header.
         options: Further socket options by name.
+
+    Attributes:
+        refused_mtu: The MTU that the last request was too long for, where ``send`` said EMSGSIZE.
 
     Raises:
         BindError: There is no such socket, or no right to one.
@@ -117,7 +119,7 @@ class EchoSocket(Listener):
         self._kind, self._reply_kind = ECHO_REQUEST[version], ECHO_REPLY[version]
         self._number = 0  # the latest that was sent
         self._unstamped: dict[int, int] = {}  # numbers, by the kernel's count of what was sent
-        self._sent = 0
+        self._sent = self.refused_mtu = 0
         self.socket, self.is_raw = _open(version)
         self.fileno = self.socket.fileno
         try:
@@ -308,6 +310,7 @@ class EchoSocket(Listener):
     def _tell_failure(self, quoted: bytes, error: NetworkError, stamp_ns: int) -> None:
         """Tell of *error* if it is about a request of ours, which *quoted* begins with."""
         if len(quoted) < ICMP_HEADER_BYTES:
+            self.refused_mtu = error.info  # this machine's own, of what was too long for it
             return
         kind, _, _, identifier, sequence = _HEADER.unpack_from(quoted)
         # Raw sockets are told of the errors of all that ping from here.
@@ -368,10 +371,7 @@ def _grant() -> str:
 
 
 def _only_answers(version: int, identifier: int) -> dict[str, object]:
-    """Return the options by which a raw socket is given the answers to *identifier* alone.
-
-    The types are dropped before the filter is run, and the filter before anything is copied.
-    """
+    """Return the options by which a raw socket is given the answers to *identifier* alone."""
     kept = ECHO_REPLY[version]
     decide = [
         Instruction(bpf.JMP | bpf.JEQ | bpf.K, 0, 1, identifier),
