@@ -462,3 +462,16 @@ def test_interfaces_have_two_spellings() -> None:
     """``lo`` and ``packet:lo`` are the same."""
     assert parse_interface("lo") == parse_interface("packet:lo")
     assert parse_interface(parse_interface("lo")).path == "lo"
+
+
+def test_a_capture_that_never_began_leaves_no_file(tmp_path: Path) -> None:
+    """A file that was made for it goes again; one that was there before stays as it was."""
+    from twisted.internet import reactor
+
+    new, old = tmp_path / "new.pcapng", tmp_path / "old.pcapng"
+    old.write_bytes(b"of before")
+    for path in (new, old):
+        with pytest.raises(BindError, match="nosuch"):
+            capture(reactor, "packet:nosuch", file=path)
+    assert not new.exists()
+    assert old.read_bytes() == b"of before"

@@ -42,6 +42,7 @@ class CaptureFile:
         name: What it is called in errors.
         is_own: Whether it was opened for the capture alone, so that it may be cut.
         is_wanted: Asked while a pipe takes nothing; once it says no, the rest is dropped.
+        made: Its path where it was not there before; then it goes again if nothing is written.
 
     Attributes:
         written_bytes: All but what was dropped.
@@ -53,8 +54,10 @@ class CaptureFile:
         name: str,
         is_own: bool = False,
         is_wanted: Callable[[], bool] = lambda: True,
+        made: str | bytes = "",
     ) -> None:
         self._fd = descriptor
+        self._made = made
         self._name = name
         self._is_wanted = is_wanted
         self._is_own = is_own
@@ -113,8 +116,11 @@ class CaptureFile:
                 os.ftruncate(self._fd, self.written_bytes)
 
     def close(self) -> None:
-        """Close it."""
+        """Close it; an empty file, which is no capture, is left behind by nobody."""
         os.close(self._fd)
+        if self._made and not self.written_bytes:
+            with suppress(OSError):
+                os.unlink(self._made)
 
 
 def open_capture_file(
@@ -132,6 +138,10 @@ def open_capture_file(
         if path == STANDARD_OUTPUT:
             return CaptureFile(os.dup(1), "standard output", False, is_wanted)
         flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
-        return CaptureFile(os.open(path, flags, 0o644), path, True, is_wanted)
+        try:
+            made = os.open(path, flags | os.O_EXCL, 0o644)
+        except FileExistsError:
+            return CaptureFile(os.open(path, flags, 0o644), path, True, is_wanted)
+        return CaptureFile(made, path, True, is_wanted, path)
     except OSError as error:
         raise FileError(path, error) from error
