@@ -58,6 +58,9 @@ def path(network: Network) -> Iterator[Network]:
             f"ip route add 203.0.113.0/24 via {THERE[0]}",
             f"ip route add 198.51.100.0/24 via {THERE[0]}",
         )
+        # Links that have just come up drop what is sent at first.
+        reach = f"{TOOL} ping --count 1 --timeout 200ms {THERE[0]} {FAR}"
+        eventually(lambda: network.here.run(reach).returncode == 0)
         yield network
 
 
