@@ -25,11 +25,12 @@ from dataclasses import dataclass, field
 from twistedsock.errors import PacketError
 from twistedsock.wire.checksum import checksum, is_intact
 from twistedsock.wire.fields import address_bytes, ipv4_text, printable, require_bits
+from twistedsock.wire.header_options import NO_OPERATION as NO_OPERATION
+from twistedsock.wire.header_options import options_to_bytes, parse_options
 from twistedsock.wire.numbers import protocol_name
 
 NAME = "ipv4"
 IPV4_HEADER_BYTES = 20  # without options
-MAX_OPTION_BYTES = 40
 MAX_PACKET_BYTES = 0xFFFF
 _HEADER = struct.Struct("!BBHHHBBH4s4s")
 _RESERVED, _DONT_FRAGMENT, _MORE_FRAGMENTS = 0x8000, 0x4000, 0x2000
@@ -44,7 +45,6 @@ _WIDTHS = {
 }
 
 # https://www.iana.org/assignments/ip-parameters; the copied bit (0x80) is part of the number
-END_OF_OPTIONS, NO_OPERATION = 0, 1
 RECORD_ROUTE, TIMESTAMP, LOOSE_ROUTE, STRICT_ROUTE, ROUTER_ALERT = 7, 0x44, 0x83, 0x89, 0x94
 
 
@@ -106,7 +106,7 @@ class IPv4:
             PacketError: A field does not fit into its bits.
         """
         require_bits(NAME, self, _WIDTHS)
-        options = _options_to_bytes(self.options)
+        options = options_to_bytes(NAME, self.options)
         length = IPV4_HEADER_BYTES + len(options) + len(self.payload) + self.missing_bytes
         if length > MAX_PACKET_BYTES:
             raise PacketError(NAME, f"at most {MAX_PACKET_BYTES} bytes in all, got {length}")
@@ -161,6 +161,8 @@ def parse(data: bytes) -> IPv4:
     length = length or len(data)
     if length < header:
         raise PacketError(NAME, f"a total length of {length}, below the header's {header}")
+    in_header = bytes(data[IPV4_HEADER_BYTES:header])
+    options, _ = parse_options(NAME, Option, in_header, len(in_header))
     return IPv4(
         ipv4_text(source),
         ipv4_text(destination),
@@ -174,7 +176,7 @@ def parse(data: bytes) -> IPv4:
         bool(fragment & _MORE_FRAGMENTS),
         (fragment & 0x1FFF) << 3,
         bool(fragment & _RESERVED),
-        _parse_options(bytes(data[IPV4_HEADER_BYTES:header])),
+        options,
         max(length - len(data), 0),
         found,
         is_intact(data[:header]),
@@ -191,34 +193,3 @@ def _fault(data: bytes) -> str:
     if len(data) < IPV4_HEADER_BYTES:
         return f"a header has {IPV4_HEADER_BYTES} bytes at least, got {len(data)}"
     return f"a header of {(data[0] & 0x0F) * 4} bytes, of {len(data)} that are there"
-
-
-def _parse_options(data: bytes) -> tuple[Option, ...]:
-    found, position = [], 0
-    while position < len(data) and (kind := data[position]) != END_OF_OPTIONS:
-        if kind == NO_OPERATION:
-            found.append(Option(kind))
-            position += 1
-            continue
-        length = data[position + 1] if position + 1 < len(data) else 0
-        if not 2 <= length <= len(data) - position:
-            text = f"option {kind} has a length of {length}; {len(data) - position} bytes are left"
-            raise PacketError(NAME, text)
-        found.append(Option(kind, data[position + 2 : position + length]))
-        position += length
-    return tuple(found)
-
-
-def _options_to_bytes(options: tuple[Option, ...]) -> bytes:
-    parts = []
-    for option in options:
-        if option.kind == NO_OPERATION and not option.data:
-            parts.append(b"\1")
-        elif not 2 <= option.kind <= 255 or len(option.data) > MAX_OPTION_BYTES - 2:
-            raise PacketError(NAME, f"this cannot be an option: {option}")
-        else:
-            parts.append(bytes([option.kind, len(option.data) + 2]) + option.data)
-    data = b"".join(parts)
-    if len(data) > MAX_OPTION_BYTES:
-        raise PacketError(NAME, f"at most {MAX_OPTION_BYTES} bytes of options, got {len(data)}")
-    return data + bytes(-len(data) % 4)

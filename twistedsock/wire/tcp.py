@@ -29,14 +29,9 @@ from functools import lru_cache
 from twistedsock.errors import PacketError
 from twistedsock.wire.checksum import checksum, is_intact, pseudo_header
 from twistedsock.wire.fields import printable, require_bits
+from twistedsock.wire.header_options import MAX_OPTION_BYTES, options_to_bytes, parse_options
 from twistedsock.wire.numbers import TCP as PROTOCOL
-from twistedsock.wire.tcp_options import (
-    MAX_OPTION_BYTES,
-    Option,
-    describe_options,
-    options_to_bytes,
-    parse_options,
-)
+from twistedsock.wire.tcp_options import Option, describe_options
 
 NAME = "tcp"
 TCP_HEADER_BYTES = 20  # without options
@@ -105,7 +100,7 @@ class TCP:
             PacketError: A field does not fit, or the addresses are none.
         """
         require_bits(NAME, self, _WIDTHS)
-        options = options_to_bytes(self.options, pad=not self.missing_bytes)
+        options = options_to_bytes(NAME, self.options, pad=not self.missing_bytes)
         room = len(options) + self.missing_bytes
         if not 0 <= self.missing_bytes <= MAX_OPTION_BYTES - len(options) or room % 4:
             text = (
@@ -182,7 +177,8 @@ def parse(data: bytes, source: str = "", destination: str = "") -> TCP:
     missing, intact = 0, None
     if header > TCP_HEADER_BYTES:
         announced = header - TCP_HEADER_BYTES
-        options, whole = parse_options(bytes(data[TCP_HEADER_BYTES:header]), announced)
+        in_header = bytes(data[TCP_HEADER_BYTES:header])
+        options, whole = parse_options(NAME, Option, in_header, announced)
         missing = announced - whole if len(data) < header else 0
     if source and destination and not missing:
         intact = is_intact(pseudo_header(source, destination, PROTOCOL, len(data)) + data)

@@ -11,12 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from twistedsock.errors import PacketError
+from twistedsock.wire.header_options import NO_OPERATION
 
 NAME = "tcp"  # whose options they are
-MAX_OPTION_BYTES = 40
 
 # https://www.iana.org/assignments/tcp-parameters
-END_OF_OPTIONS, NO_OPERATION = 0, 1
 MAXIMUM_SEGMENT_SIZE = 2
 WINDOW_SCALE = 3  # RFC 7323
 SACK_PERMITTED, SACK = 4, 5  # RFC 2018
@@ -64,7 +63,6 @@ class Option:
         return f"option {self.kind} of {len(self.data)} bytes"
 
 
-_NOP = Option(NO_OPERATION)
 _FORMS = {MAXIMUM_SEGMENT_SIZE: "!H", WINDOW_SCALE: "!B", TIMESTAMPS: "!II"}
 _WORDS: dict[int, Callable[[tuple[int, ...]], str]] = {
     MAXIMUM_SEGMENT_SIZE: "mss {0[0]}".format,
@@ -125,53 +123,3 @@ def describe_options(options: tuple[Option, ...]) -> str:
     """Return the options for people, without those that only pad; empty where there is none."""
     text = ", ".join([each.describe() for each in options if each.kind != NO_OPERATION])
     return text if len(text) <= MAX_DESCRIPTION else text[: MAX_DESCRIPTION - 3] + "..."
-
-
-def parse_options(data: bytes, announced: int) -> tuple[tuple[Option, ...], int]:
-    """Return the options at the front of *data* that are whole, and how many bytes they take.
-
-    Args:
-        data: What is there of the options.
-        announced: How many bytes of options the header says there are.
-
-    Raises:
-        PacketError: An option's length goes beyond what is announced, or below its own 2 bytes.
-    """
-    found, position = [], 0
-    while position < len(data) and (kind := data[position]) != END_OF_OPTIONS:
-        if kind == NO_OPERATION:
-            found.append(_NOP)
-            position += 1
-            continue
-        left = announced - position
-        if left >= 2 and len(data) - position < 2:
-            break  # cut off before its length
-        length = data[position + 1] if left >= 2 else 0
-        if not 2 <= length <= left:
-            text = f"option {kind} has a length of {length}; {left} bytes are left"
-            raise PacketError(NAME, text)
-        if position + length > len(data):
-            break
-        found.append(Option(kind, data[position + 2 : position + length]))
-        position += length
-    return tuple(found), position
-
-
-def options_to_bytes(options: tuple[Option, ...], *, pad: bool = True) -> bytes:
-    """Return the options, padded to a multiple of 4 bytes where asked for.
-
-    Raises:
-        PacketError: One cannot be an option, or they take more than ``MAX_OPTION_BYTES``.
-    """
-    parts = []
-    for option in options:
-        if option.kind == NO_OPERATION and not option.data:
-            parts.append(b"\1")
-        elif not 2 <= option.kind <= 255 or len(option.data) > MAX_OPTION_BYTES - 2:
-            raise PacketError(NAME, f"this cannot be an option: {option}")
-        else:
-            parts.append(bytes([option.kind, len(option.data) + 2]) + option.data)
-    data = b"".join(parts)
-    if len(data) > MAX_OPTION_BYTES:
-        raise PacketError(NAME, f"at most {MAX_OPTION_BYTES} bytes of options, got {len(data)}")
-    return data + bytes(-len(data) % 4 if pad else 0)
