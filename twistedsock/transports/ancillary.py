@@ -101,10 +101,9 @@ class NetworkError:
 
     Attributes:
         number: The errno that stands for it.
-        origin: LOCAL for this machine, ICMP, ICMP6, or TIMESTAMPING: then it is no error.
+        origin: ICMP or ICMP6, or another where this machine noticed it itself.
         icmp_type: Of the ICMP message, where one came; likewise its code.
         info: The next hop's MTU where a packet was too big, in bytes.
-        data: Of a time stamp, which packet it is about.
         source: Who sent the error; empty where this machine noticed it itself.
     """
 
@@ -113,18 +112,17 @@ class NetworkError:
     icmp_type: int
     icmp_code: int
     info: int
-    data: int
     source: str
 
 
-LOCAL, ICMP, ICMP6, TIMESTAMPING = 1, 2, 3, 4  # SO_EE_ORIGIN_* (linux/errqueue.h)
+ICMP, ICMP6, TIMESTAMPING = 2, 3, 4  # SO_EE_ORIGIN_* (linux/errqueue.h)
 
 
 def network_error(data: bytes) -> NetworkError:
     """Return what *data*, a ``struct sock_extended_err`` with what follows it, says."""
-    number, origin, icmp_type, icmp_code, _, info, about = EXTENDED_ERROR.unpack_from(data)
+    number, origin, icmp_type, icmp_code, _, info, _ = EXTENDED_ERROR.unpack_from(data)
     source = _offender(data[EXTENDED_ERROR.size :]) if origin in (ICMP, ICMP6) else ""
-    return NetworkError(number, origin, icmp_type, icmp_code, info, about, source)
+    return NetworkError(number, origin, icmp_type, icmp_code, info, source)
 
 
 def _offender(name: bytes) -> str:

@@ -20,15 +20,20 @@ from zope.interface import implementer
 
 from twistedsock.service import Metadata
 from twistedsock.transports.ancillary import SO_TIMESTAMPNS, TIMESPEC, told_by
+from twistedsock.transports.packet_ring import (
+    PACKET_OUTGOING,
+    PACKET_STATISTICS,
+    SOL_PACKET,
+    TP_STATUS_VLAN_TPID_VALID,
+    TP_STATUS_VLAN_VALID,
+)
 from twistedsock.transports.raw import RawPort
+from twistedsock.wire.numbers import ETHERTYPE_VLAN
 
-SOL_PACKET, PACKET_STATISTICS, PACKET_AUXDATA = 263, 6, 8  # linux/if_packet.h; Python has none
-PACKET_OUTGOING = 4
+PACKET_AUXDATA = 8  # linux/if_packet.h
 MAX_FRAME_BYTES = 256 * 1024  # offloading makes frames longer than any wire's
 # struct tpacket_auxdata: status, length, captured, two offsets, VLAN tag and its EtherType
 _AUXILIARY = struct.Struct("@IIIHHHH")
-_VLAN_VALID, _VLAN_TPID_VALID = 1 << 4, 1 << 6
-_VLAN_ETHERTYPE = 0x8100  # IEEE 802.1Q
 _TAG = struct.Struct("!HH")
 _COUNTERS = struct.Struct("@II")  # struct tpacket_stats: frames, and those that were dropped
 _ADDRESSES_BYTES = 12  # of an Ethernet frame, before its tag
@@ -118,8 +123,8 @@ class PacketPort(RawPort):
 def with_tag(frame: bytes, auxiliary: bytes) -> bytes:
     """Return *frame* with the VLAN tag back in it, where *auxiliary* says that it had one."""
     status, _, _, _, _, tag, ethertype = _AUXILIARY.unpack_from(auxiliary)
-    if not status & _VLAN_VALID:
+    if not status & TP_STATUS_VLAN_VALID:
         return frame
-    if not status & _VLAN_TPID_VALID:
-        ethertype = _VLAN_ETHERTYPE
+    if not status & TP_STATUS_VLAN_TPID_VALID:
+        ethertype = ETHERTYPE_VLAN
     return frame[:_ADDRESSES_BYTES] + _TAG.pack(ethertype, tag) + frame[_ADDRESSES_BYTES:]

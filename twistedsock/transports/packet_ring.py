@@ -33,6 +33,7 @@ from twistedsock.wire import bpf
 from twistedsock.wire.bpf import Program
 from twistedsock.wire.captured import DEFAULT_SNAP_BYTES, Captured
 from twistedsock.wire.link_types import ARPHRD_LOOPBACK, LINK_TYPES
+from twistedsock.wire.numbers import ETHERTYPE_VLAN
 
 BLOCK_BYTES = 1024 * 1024  # takes the longest packet; a power of two, as the kernel wants
 RING_BYTES = 32 * 1024 * 1024  # half a second of 200,000 short packets a second
@@ -62,7 +63,6 @@ _MEMBERSHIP = struct.Struct("=iHH8x")
 _COUNTERS = struct.Struct("=III")
 TAG_BYTES = 4
 _TAG = struct.Struct("!HH")
-_VLAN_ETHERTYPE = 0x8100  # IEEE 802.1Q
 _ADDRESSES_BYTES = 12  # of an Ethernet frame, before its tag
 _NOTHING = (bpf.Instruction(bpf.RET | bpf.K, 0, 0, 0),)  # a filter that takes no packet
 
@@ -308,7 +308,7 @@ def restore_tag(memory: memoryview, frame: int) -> int:
     """
     status, offset, tag, ethertype = _FRAME_TAG.unpack_from(memory, frame)
     if not status & TP_STATUS_VLAN_TPID_VALID:
-        ethertype = _VLAN_ETHERTYPE
+        ethertype = ETHERTYPE_VLAN
     start = frame + offset
     begin: int = start - TAG_BYTES
     memory[begin : begin + _ADDRESSES_BYTES] = bytes(memory[start : start + _ADDRESSES_BYTES])
