@@ -15,6 +15,7 @@ from itertools import islice
 import click
 
 from twistedsock.cli.capture_lines import json_of, line_of
+from twistedsock.cli.exits import EX_CANTCREAT, EX_DATAERR, EX_NOINPUT, EX_NOPERM, EX_UNAVAILABLE
 from twistedsock.client.capture_file import CaptureFile, FileError, open_capture_file
 from twistedsock.client.capture_loop import follow
 from twistedsock.client.capture_source import compile_text, is_taken, open_source, parse_interface
@@ -39,7 +40,6 @@ from twistedsock.wire.capture_files import Reader
 from twistedsock.wire.captured import DEFAULT_SNAP_BYTES, LINKTYPE_ETHERNET, Captured
 
 # sysexits.h; the meanings stand in the help below
-EX_DATAERR, EX_NOINPUT, EX_UNAVAILABLE, EX_CANTCREAT, EX_NOPERM = 65, 66, 69, 73, 77
 READ_BYTES = 256 * 1024
 LAST_WORDS_S = 1.0  # after a signal, for a pipe's reader to take what there is
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -6,11 +6,10 @@ from collections.abc import Iterable
 
 import click
 
+from twistedsock.cli.exits import EX_NOPERM, EX_UNAVAILABLE
 from twistedsock.cli.reading import config_arguments, read_config, telling_problems
 from twistedsock.host.plan import ServicePlan, make_plans
 from twistedsock.sockopts import Outcome
-
-EX_UNAVAILABLE, EX_NOPERM = 69, 77  # sysexits.h
 
 
 @click.command()

@@ -15,6 +15,7 @@ import rich.text
 
 from twistedsock import sockopts
 from twistedsock.addresses import Address, parse_address, raw_protocol
+from twistedsock.cli.exits import EX_NOPERM, EX_UNAVAILABLE
 from twistedsock.cli.tables import console, show_line, show_table
 from twistedsock.errors import AddressError, OptionError
 from twistedsock.sockopts.catalogue import LEVELS, PHASES, Option
@@ -29,8 +30,6 @@ from twistedsock.sockopts.kinds import (
     open_kind,
 )
 from twistedsock.sockopts.trying import Trial, try_option
-
-EX_UNAVAILABLE, EX_NOPERM = 69, 77  # sysexits.h
 
 
 def _level(_: click.Context, __: click.Parameter, text: str | None) -> str | None:

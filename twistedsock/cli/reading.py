@@ -7,12 +7,11 @@ from contextlib import contextmanager
 
 import click
 
+from twistedsock.cli.exits import EX_CONFIG
 from twistedsock.errors import ConfigError, OptionError, UnitError
 from twistedsock.host.loader import RawConfig, read_files, set_key
 from twistedsock.sockopts import read_value
 from twistedsock.units import parse_duration
-
-EX_CONFIG = 78  # sysexits.h
 
 
 def config_arguments(command: Callable[..., None]) -> Callable[..., None]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -69,6 +69,14 @@ class Told:
         return f"{self.text}{size}, says {self.source or 'this machine'}"
 
 
+def errors_as_json(errors: Mapping[Told, int]) -> list[dict[str, object]]:
+    """Return what the network said, and how often, as ``--json`` prints it."""
+    return [
+        {"source": told.source, "text": told.text, "mtu": told.mtu or None, "count": count}
+        for told, count in errors.items()
+    ]
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     """One answer, as it came.
@@ -121,16 +129,12 @@ class PingResult:
 
     def as_json(self) -> dict[str, object]:
         """Return it as ``twistedsock ping --json`` prints it."""
-        errors = [
-            {"source": told.source, "text": told.text, "mtu": told.mtu or None, "count": count}
-            for told, count in self.errors.items()
-        ]
         return {
             "host": self.host,
             "address": self.address or None,
             **self.summary.as_json(),
             "ttl_hops": self.ttl_hops,
-            "errors": errors,
+            "errors": errors_as_json(self.errors),
             "fault": self.fault or None,
         }
 

@@ -23,7 +23,7 @@ from twistedsock.client.ping import (
     targets_of,
     told_by,
 )
-from twistedsock.client.pinging import Target, Told, less_pending
+from twistedsock.client.pinging import Target, Told, errors_as_json, less_pending
 from twistedsock.client.round_trips import RoundTrips, Summary
 from twistedsock.errors import CannotResolve
 from twistedsock.transports.ancillary import ICMP, ICMP6, NetworkError
@@ -54,15 +54,11 @@ class Hop:
 
     def as_json(self) -> dict[str, object]:
         """Return it as ``twistedsock ping --trace --json`` prints it."""
-        errors = [
-            {"source": told.source, "text": told.text, "mtu": told.mtu or None, "count": count}
-            for told, count in self.errors.items()
-        ]
         return {
             "hop": self.number,
             "sources": self.sources,
             **self.summary.as_json(),
-            "errors": errors,
+            "errors": errors_as_json(self.errors),
         }
 
 
